@@ -1,0 +1,41 @@
+# Everything one does with a checkout. `make` alone lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint soak clean setup-run setup-test
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+# Always `python -m`: scripts of a venv break in folders whose path is long or has spaces.
+PYTHON := .venv/bin/python
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+demo: setup-run ## back up and restore a small VM of its own, watched step by step
+	@$(PYTHON) tests/demo/demo.py
+
+test: setup-test lint ## lint and all tests
+	@$(PYTHON) -m pytest -q -ra
+
+lint: setup-test ## style, types, the dependency rule, shell scripts
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+	@$(PYTHON) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
+	@find . \( -name .git -o -name .venv -o -name '.*_cache' \) -prune -o -type f -exec awk \
+	  'FNR == 1 && /^#!.*[\/ ](ba|da)?sh( |$$)/ { print FILENAME } { nextfile }' {} + \
+	  | xargs -r -d '\n' shellcheck
+	@echo "shellcheck: no complaints"
+
+soak: setup-test ## all tests with many more random cases; takes long
+	@VMB_SOAK=1 $(PYTHON) -m pytest -q -ra -o timeout=7200
+
+clean: ## remove what the other targets made, the virtual environment included
+	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache backend/*.egg-info
+	find backend build tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+setup-run:
+	@build/setup.sh run
+
+setup-test:
+	@build/setup.sh test

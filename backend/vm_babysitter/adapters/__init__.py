@@ -1,0 +1,1 @@
+"""One module per outside thing; each translates its errors into ours."""

@@ -1,0 +1,21 @@
+"""Time and chance."""
+
+import secrets
+import uuid
+from datetime import UTC, datetime
+
+
+class SystemClock:
+    """Implements ``ports.Clock``."""
+
+    def now(self) -> datetime:
+        """See the port."""
+        return datetime.now(UTC)
+
+    def new_id(self) -> str:
+        """See the port."""
+        return str(uuid.uuid4())
+
+    def new_nonce(self) -> str:
+        """See the port."""
+        return secrets.token_hex(3)

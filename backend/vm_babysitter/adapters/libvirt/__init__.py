@@ -1,0 +1,1 @@
+"""libvirt: the only place that says "domain" for a VM."""

@@ -1,0 +1,298 @@
+"""The hypervisor port on libvirt."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import libvirt_qemu
+
+from vm_babysitter.adapters.libvirt import qmp, xml
+from vm_babysitter.adapters.libvirt.connection import Connection
+from vm_babysitter.adapters.libvirt.errors import AGENT_ERRORS, translated
+from vm_babysitter.domain.chain import Checkpoint
+from vm_babysitter.domain.errors import Busy, ImageUnreadable, VmNotFound
+from vm_babysitter.domain.vm import Disk, DiskKind, DiskState, PowerState, Vm
+from vm_babysitter.ports import (
+    ActiveJob,
+    BackupRequest,
+    Export,
+    ImageInfo,
+    JobKind,
+)
+
+_STATES = {
+    libvirt.VIR_DOMAIN_RUNNING: PowerState.RUNNING,
+    libvirt.VIR_DOMAIN_BLOCKED: PowerState.RUNNING,
+    libvirt.VIR_DOMAIN_PAUSED: PowerState.PAUSED,
+    libvirt.VIR_DOMAIN_SHUTDOWN: PowerState.SHUTTING_DOWN,
+    libvirt.VIR_DOMAIN_SHUTOFF: PowerState.OFF,
+    libvirt.VIR_DOMAIN_CRASHED: PowerState.CRASHED,
+    libvirt.VIR_DOMAIN_PMSUSPENDED: PowerState.SUSPENDED,
+}
+_REDEFINE = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE
+_VALIDATE = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE
+_METADATA_ONLY = libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY
+_AGENT_SECONDS = 10
+_JOB_END_SECONDS = 30.0
+_JOB_POLL_SECONDS = 0.02
+
+
+class LibvirtHypervisor:
+    """Implements ``ports.Hypervisor``; safe for threads as far as libvirt is."""
+
+    def __init__(self, connection: Connection, probe: Callable[[Path], ImageInfo]) -> None:
+        """``probe`` describes an image file by its content."""
+        self._connection = connection
+        self._probe = probe
+
+    def vms(self) -> tuple[Vm, ...]:
+        """See the port."""
+        flags = libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT
+        with translated("Listing the VMs", uri=self._connection.uri):
+            domains = self._connection.handle.listAllDomains(flags)
+            return tuple(sorted((self._describe(d) for d in domains), key=lambda vm: vm.name))
+
+    def vm(self, name: str) -> Vm:
+        """See the port."""
+        handle = self._connection.handle
+        with translated("Looking up the VM", name, self._connection.uri):
+            try:
+                domain = handle.lookupByName(name)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                    raise
+                domain = self._by_uuid_or_missing(name)
+            if not domain.isPersistent():
+                raise VmNotFound(name)
+            return self._describe(domain)
+
+    def definition(self, uuid: str) -> str:
+        """See the port."""
+        flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+        with translated("Reading the VM's definition", uuid, self._connection.uri):
+            text: str = self._domain(uuid).XMLDesc(flags)
+            return text
+
+    def disk_states(self, uuid: str) -> tuple[DiskState, ...]:
+        """See the port."""
+        with translated("Asking QEMU for its disks", uuid, self._connection.uri):
+            domain = self._domain(uuid)
+            blocks = _monitor(domain, "query-block")
+            nodes = _monitor(domain, "query-named-block-nodes", flat=True)
+            disks = xml.parse_disks(domain.XMLDesc(0))
+        states = []
+        for disk in disks:
+            block = qmp.find_device(blocks, disk.alias)
+            if block is None or not block.get("inserted"):
+                continue
+            layers = qmp.layers(block, nodes)
+            identity = _identity(layers[0].path) if layers else ""
+            states.append(DiskState(disk.target, identity, layers, qmp.internal_snapshots(block)))
+        return tuple(states)
+
+    def active_job(self, uuid: str) -> ActiveJob | None:
+        """See the port."""
+        with translated("Asking for running jobs", uuid, self._connection.uri):
+            domain = self._domain(uuid)
+            if not domain.isActive():
+                return None
+            if domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE:
+                return _describe_job(domain)
+            for disk in xml.parse_disks(domain.XMLDesc(0)):
+                if disk.kind is DiskKind.DISK and domain.blockJobInfo(disk.target):
+                    return ActiveJob(JobKind.BLOCK, f"on disk {disk.target}")
+        return None
+
+    def end_backup(self, uuid: str) -> None:
+        """See the port."""
+        with translated("Ending the backup job", uuid, self._connection.uri):
+            domain = self._domain(uuid)
+            try:
+                domain.abortJob()
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+                    raise
+            deadline = time.monotonic() + _JOB_END_SECONDS
+            while domain.isActive() and domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE:
+                if time.monotonic() > deadline:
+                    raise Busy(f"VM {domain.name()!r}", "the ended backup job does not go away")
+                time.sleep(_JOB_POLL_SECONDS)
+
+    def adopt_checkpoint(self, uuid: str, checkpoint: Checkpoint) -> bool:
+        """See the port."""
+        with translated("Telling libvirt of a checkpoint", uuid, self._connection.uri):
+            domain = self._domain(uuid)
+            text = xml.adoption_xml(checkpoint, _others(domain, checkpoint.disks))
+            try:
+                domain.checkpointCreateXML(text, _REDEFINE | _VALIDATE)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT:
+                    raise
+                return False
+            return True
+
+    def begin_backup(self, uuid: str, request: BackupRequest) -> tuple[Export, ...]:
+        """See the port."""
+        with translated("Starting the backup job", uuid, self._connection.uri):
+            domain = self._domain(uuid)
+            backup = xml.backup_xml(request, _others(domain, [d.target for d in request.disks]))
+            tracked = [d.target for d in request.disks if d.track]
+            checkpoint = None
+            if tracked:
+                others = _others(domain, tracked)
+                checkpoint = xml.checkpoint_xml(request.checkpoint, tracked, others)
+            domain.backupBegin(backup, checkpoint, 0)
+        return tuple(
+            Export(d.target, d.target, None if d.since is None else f"backup-{d.target}")
+            for d in request.disks
+        )
+
+    def forget_checkpoints(self, uuid: str, prefix: str) -> None:
+        """See the port."""
+        with translated("Dropping checkpoint metadata", uuid, self._connection.uri):
+            for checkpoint in self._domain(uuid).listAllCheckpoints():
+                if checkpoint.getName().startswith(prefix):
+                    checkpoint.delete(_METADATA_ONLY)
+
+    def remove_bitmaps(self, uuid: str, name: str, targets: Sequence[str]) -> None:
+        """See the port."""
+        with translated("Removing change tracking", uuid, self._connection.uri):
+            domain = self._domain(uuid)
+            old = Checkpoint(name, int(time.time()), tuple(targets))
+            # Unvalidated, since a broken bitmap can only be removed this way while QEMU runs.
+            text = xml.adoption_xml(old, _others(domain, targets))
+            checkpoint = domain.checkpointCreateXML(text, _REDEFINE)
+            try:
+                checkpoint.delete(0)
+            except libvirt.libvirtError:
+                checkpoint.delete(_METADATA_ONLY)
+                raise
+
+    def agent_missing(self, uuid: str) -> str:
+        """See the port."""
+        with translated("Looking for the guest agent", uuid, self._connection.uri):
+            return xml.agent_missing(self._domain(uuid).XMLDesc(0))
+
+    def freeze(self, uuid: str) -> str:
+        """See the port."""
+        return self._ask_agent(uuid, lambda domain: domain.fsFreeze())
+
+    def thaw(self, uuid: str) -> str:
+        """See the port."""
+        return self._ask_agent(uuid, lambda domain: domain.fsThaw())
+
+    def versions(self) -> dict[str, str]:
+        """See the port."""
+        with translated("Asking libvirt for its version", uri=self._connection.uri):
+            handle = self._connection.handle
+            return {
+                "libvirt": _dotted(handle.getLibVersion()),
+                "qemu": _dotted(handle.getVersion()),
+            }
+
+    def _domain(self, uuid: str) -> libvirt.virDomain:
+        return self._connection.handle.lookupByUUIDString(uuid)
+
+    def _by_uuid_or_missing(self, name: str) -> libvirt.virDomain:
+        try:
+            return self._connection.handle.lookupByUUIDString(name)
+        except libvirt.libvirtError as error:
+            # A name that is no UUID is INVALID_ARG; both mean that there is no such VM.
+            raise VmNotFound(name) from error
+
+    def _ask_agent(self, uuid: str, command: Callable[[libvirt.virDomain], object]) -> str:
+        """Run an agent command within a bound; return why it was not done, empty if it was."""
+        default = libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_DEFAULT
+        with translated("Talking to the guest agent", uuid, self._connection.uri):
+            domain = self._domain(uuid)
+            try:
+                domain.agentSetResponseTimeout(_AGENT_SECONDS)
+                try:
+                    command(domain)
+                finally:
+                    domain.agentSetResponseTimeout(default)
+            except libvirt.libvirtError as error:
+                return _agent_reason(error)
+        return ""
+
+    def _describe(self, domain: libvirt.virDomain) -> Vm:
+        state, _ = domain.state()
+        disks = xml.parse_disks(domain.XMLDesc(0))
+        return Vm(
+            uuid=domain.UUIDString(),
+            name=domain.name(),
+            state=_STATES.get(state, PowerState.UNKNOWN),
+            disks=tuple(self._look_at(disk) for disk in disks),
+        )
+
+    def _look_at(self, definition: xml.DiskDefinition) -> Disk:
+        info, unreadable, path = None, "", ""
+        if definition.source_type in {"file", "block"}:
+            path = str(Path(definition.source).resolve())
+            if definition.kind is DiskKind.DISK:
+                try:
+                    info = self._probe(Path(path))
+                except ImageUnreadable as error:
+                    unreadable = error.reason
+        return Disk(
+            target=definition.target,
+            kind=definition.kind,
+            source_type=definition.source_type,
+            source=definition.source,
+            path=path,
+            read_only=definition.read_only,
+            shareable=definition.shareable,
+            transient=definition.transient,
+            declared_format=definition.driver_format,
+            real_format="" if info is None else info.format,
+            virtual_size=0 if info is None else info.virtual_size,
+            compat="" if info is None else info.compat,
+            unreadable=unreadable,
+            error_policy=definition.error_policy,
+            alias=definition.alias,
+        )
+
+
+def _others(domain: libvirt.virDomain, targets: Sequence[str]) -> list[str]:
+    disks = xml.parse_disks(domain.XMLDesc(0))
+    return [disk.target for disk in disks if disk.target not in targets]
+
+
+def _monitor(domain: libvirt.virDomain, command: str, **arguments: Any) -> Any:
+    request = {"execute": command, **({"arguments": arguments} if arguments else {})}
+    return json.loads(libvirt_qemu.qemuMonitorCommand(domain, json.dumps(request), 0))["return"]
+
+
+def _describe_job(domain: libvirt.virDomain) -> ActiveJob:
+    operation = domain.jobStats().get("operation")
+    if operation != libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP:
+        return ActiveJob(JobKind.MIGRATION, f"libvirt job operation {operation}")
+    socket = xml.backup_socket(domain.backupGetXMLDesc(0))
+    return ActiveJob(JobKind.BACKUP, f"serving {socket}" if socket else "writing", socket)
+
+
+def _identity(path: str) -> str:
+    """Return what tells this image from another one put at the same path."""
+    try:
+        return f"inode:{Path(path).stat().st_ino}"
+    except OSError:
+        return ""
+
+
+def _agent_reason(error: libvirt.libvirtError) -> str:
+    number = error.get_error_code()
+    if number not in AGENT_ERRORS:
+        raise error
+    reasons = {
+        libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED: "the VM has no guest agent",
+        libvirt.VIR_ERR_AGENT_UNRESPONSIVE: "the guest agent does not answer",
+        libvirt.VIR_ERR_OPERATION_INVALID: "the VM is paused",
+    }
+    return reasons.get(number, f"the guest agent refused: {error.get_error_message()}")
+
+
+def _dotted(version: int) -> str:
+    return f"{version // 1000000}.{version // 1000 % 1000}.{version % 1000}"

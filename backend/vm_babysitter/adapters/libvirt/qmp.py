@@ -1,0 +1,59 @@
+"""What QEMU's monitor says of disks, layers and bitmaps. Pure: parses answers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vm_babysitter.domain.vm import Bitmap, Layer
+
+Json = Mapping[str, Any]
+
+
+def find_device(blocks: Sequence[Json], alias: str) -> Json | None:
+    """Return the entry of ``query-block`` that belongs to a libvirt device alias."""
+    for block in blocks:
+        qdev = str(block.get("qdev", ""))
+        if alias and (qdev == alias or f"/{alias}/" in qdev or qdev.endswith(f"/{alias}")):
+            return block
+    return None
+
+
+def layers(block: Json, nodes: Sequence[Json]) -> tuple[Layer, ...]:
+    """Return the layers of a device from the active one down.
+
+    ``block`` is an entry of ``query-block``, ``nodes`` the answer of
+    ``query-named-block-nodes``: only the latter tells the bitmaps of lower layers.
+    """
+    inserted = block.get("inserted")
+    if not inserted:
+        return ()
+    found: list[Layer] = []
+    image: Json | None = inserted.get("image")
+    own: Sequence[Json] = inserted.get("dirty-bitmaps", ())
+    while image is not None:
+        path = str(image.get("filename", ""))
+        bitmaps = own if not found else _bitmaps_of(nodes, path, str(image.get("format", "")))
+        found.append(Layer(path, tuple(_bitmap(b) for b in bitmaps)))
+        image = image.get("backing-image")
+    return tuple(found)
+
+
+def internal_snapshots(block: Json) -> int:
+    """Return how many internal snapshots the active image of a device holds."""
+    inserted = block.get("inserted") or {}
+    return len(inserted.get("image", {}).get("snapshots", ()))
+
+
+def _bitmaps_of(nodes: Sequence[Json], path: str, driver: str) -> Sequence[Json]:
+    for node in nodes:
+        if node.get("drv") == driver and node.get("file") == path:
+            bitmaps: Sequence[Json] = node.get("dirty-bitmaps", ())
+            return bitmaps
+    return ()
+
+
+def _bitmap(entry: Json) -> Bitmap:
+    return Bitmap(
+        name=str(entry.get("name", "")),
+        recording=bool(entry.get("recording", False)),
+        inconsistent=bool(entry.get("inconsistent", False)),
+    )

@@ -1,0 +1,1 @@
+"""QEMU's tools, its block export protocol and its image format."""

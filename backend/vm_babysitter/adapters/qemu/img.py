@@ -1,0 +1,98 @@
+"""``qemu-img``: describe, create and check image files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vm_babysitter.adapters.process import execute, run
+from vm_babysitter.adapters.qemu.nodes import as_filename, file_node
+from vm_babysitter.domain.errors import CommandFailed, ImageUnreadable, InvalidInput
+from vm_babysitter.ports import ImageInfo
+
+TIMEOUT = 120.0
+"""Seconds for what reads or writes little metadata; a sleeping hard disk needs 15 of them."""
+CHECK_TIMEOUT = 3600.0
+"""Seconds for a check, which reads all metadata."""
+
+_CORRUPT, _LEAKS, _NOT_SUPPORTED = 2, 3, 63  # exit statuses of `qemu-img check`
+
+
+def info(path: Path) -> ImageInfo:
+    """Describe one image, its backing files left aside. The format is probed from the content.
+
+    Raises:
+        ImageUnreadable: with QEMU's words.
+    """
+    name = as_filename({"file": file_node(path)})
+    try:
+        text = run(["qemu-img", "info", "--output=json", "-U", name], timeout=TIMEOUT)
+    except CommandFailed as error:
+        raise ImageUnreadable(str(path), words(error.output, path)) from error
+    return _parsed(path, json.loads(text))
+
+
+def create(path: Path, format: str, size: int, cluster_size: int | None = None) -> None:
+    """Create an empty image of ``size`` bytes.
+
+    Raises:
+        InvalidInput: there is something of this name.
+        CommandFailed: no space, no such format, ...
+    """
+    path = path.absolute()
+    try:
+        path.touch(mode=0o600, exist_ok=False)
+    except FileExistsError:
+        rule = "exists; it is not overwritten"
+        raise InvalidInput("path", str(path), rule, "Choose another name.") from None
+    options = [] if cluster_size is None else ["-o", f"cluster_size={cluster_size}"]
+    try:
+        argv = ["qemu-img", "create", "-q", "-f", format, *options, "--", str(path), str(size)]
+        run(argv, timeout=TIMEOUT)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def check(path: Path) -> str:
+    """Check the metadata of one image and return what is wrong with it, empty if nothing is.
+
+    Raises:
+        ImageUnreadable: it could not be checked; with QEMU's words.
+    """
+    name = as_filename({"file": file_node(path)})
+    done = execute(["qemu-img", "check", "-U", name], timeout=CHECK_TIMEOUT)
+    match done.status:
+        case 0:
+            return ""
+        case s if s == _NOT_SUPPORTED:  # raw images have no metadata
+            return ""
+        case s if s in (_CORRUPT, _LEAKS):
+            lines = (done.stderr + done.stdout).splitlines()
+            return "\n".join(line for line in lines if line and not line.startswith("Image end"))
+    raise ImageUnreadable(str(path), words(done.stderr or done.stdout, path))
+
+
+def words(output: str, path: Path) -> str:
+    """Return what QEMU says of an image, without the parts that only repeat its name."""
+    line = next((x for x in output.splitlines() if x.strip()), "no reason was given")
+    for name_ends in (f"{path.absolute()}': ", "}': "):
+        _, found, rest = line.rpartition(name_ends)
+        if found:
+            line = rest
+            break
+    return line.removeprefix("qemu-img: ").strip().rstrip(".")
+
+
+def _parsed(path: Path, told: dict[str, Any]) -> ImageInfo:
+    specific = told.get("format-specific", {}).get("data", {})
+    bitmaps = specific.get("bitmaps", [])
+    return ImageInfo(
+        path=path,
+        format=told["format"],
+        virtual_size=told["virtual-size"],
+        backing_file=told.get("backing-filename"),
+        backing_format=told.get("backing-filename-format"),
+        cluster_size=told.get("cluster-size"),
+        compat=specific.get("compat", "") if told["format"] == "qcow2" else "",
+        bitmaps=tuple((bitmap["name"], frozenset(bitmap["flags"])) for bitmap in bitmaps),
+    )

@@ -1,0 +1,1 @@
+"""The backup folder on disk, format 1."""

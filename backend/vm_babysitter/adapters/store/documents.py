@@ -1,0 +1,115 @@
+"""The JSON documents of the store, format 1: read with all checks, written atomically.
+
+Each is an envelope ``{"format", "kind", "digest", "body"}``; the digest is over the body, so
+that a changed or damaged document is never taken for what was written.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from blake3 import blake3
+
+from vm_babysitter.domain.errors import Damaged, StoreFailed, UnsupportedFormat
+from vm_babysitter.lib.atomicfile import write_atomically
+
+FORMAT = 1
+
+D = TypeVar("D")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreDocument:
+    """``store.json``."""
+
+    id: str
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class VmDocument:
+    """``vm.json``."""
+
+    uuid: str
+    names: tuple[str, ...]
+    """All names the VM had, the newest last."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainDocument:
+    """``chain.json``."""
+
+    id: str
+    vm_uuid: str
+    state: str
+    why: str
+    created: datetime
+
+
+def encode(kind: str, document: object) -> bytes:
+    """Return the file content of a document."""
+    body = msgspec.to_builtins(document)
+    envelope = {"format": FORMAT, "kind": kind, "digest": _digest(body), "body": body}
+    return json.dumps(envelope, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def decode(content: bytes, kind: str, type_: type[D], path: Path) -> D:
+    """Return the document in a file's content.
+
+    Raises:
+        UnsupportedFormat: written by a newer version.
+        Damaged: anything else that is not exactly what was written.
+    """
+    try:
+        envelope = json.loads(content)
+    except ValueError as error:
+        raise Damaged(str(path), f"it is no JSON ({error})") from error
+    if not isinstance(envelope, dict) or not isinstance(envelope.get("format"), int):
+        raise Damaged(str(path), "it is no document of a backup folder")
+    if envelope["format"] > FORMAT:
+        raise UnsupportedFormat(str(path), envelope["format"], FORMAT)
+    if envelope.get("kind") != kind:
+        raise Damaged(str(path), f"it is a {envelope.get('kind')!r} document, not a {kind!r}")
+    body = envelope.get("body")
+    if envelope.get("digest") != _digest(body):
+        raise Damaged(str(path), "its content does not match its digest")
+    try:
+        return msgspec.convert(body, type_)
+    except msgspec.ValidationError as error:
+        raise Damaged(str(path), f"a field is wrong: {error}") from error
+
+
+def read(path: Path, kind: str, type_: type[D]) -> D:
+    """Read a document. Raises Damaged (missing files included), UnsupportedFormat."""
+    return decode(_content(path), kind, type_, path)
+
+
+def write(path: Path, kind: str, document: object) -> None:
+    """Write a document atomically. Raises StoreFailed."""
+    failing(path, lambda: write_atomically(path, encode(kind, document)))
+
+
+def failing(path: Path, action: Callable[[], D]) -> D:
+    """Run ``action``; an OSError of it becomes StoreFailed."""
+    try:
+        return action()
+    except OSError as error:
+        raise StoreFailed(str(path), error.strerror or str(error)) from error
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise Damaged(str(path), "it is missing") from error
+    except OSError as error:
+        raise StoreFailed(str(path), error.strerror or str(error)) from error
+
+
+def _digest(body: Any) -> str:
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return blake3(text.encode()).hexdigest()

@@ -1,0 +1,56 @@
+"""Names and places in the backup folder. Pure."""
+
+import re
+from datetime import UTC, datetime
+
+STORE_FILE = "store.json"
+VM_FILE = "vm.json"
+CHAIN_FILE = "chain.json"
+POINT_FILE = "point.json"
+LOCK_FILE = "store.lock"
+
+CHAIN_PATTERN = re.compile(r"\d{8}T\d{6}Z")
+ATTEMPT_PATTERN = re.compile(r"(\d{6}-(full|inc))\.attempt\.json")
+POINT_PATTERN = re.compile(r"(\d{6})-(full|inc)")
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_LONGEST_NAME = 80
+
+
+def vm_directory(name: str, uuid: str) -> str:
+    """Return the directory name of a VM: legal on Linux and SMB, unique by the UUID's start.
+
+    It is a courtesy to people; programs find a VM by the UUID in ``vm.json``.
+    """
+    safe = _UNSAFE.sub("_", name).strip(" .")
+    encoded = safe.encode()[:_LONGEST_NAME]
+    safe = encoded.decode(errors="ignore").strip(" .") or "vm"
+    if safe.startswith("-") or _RESERVED.fullmatch(safe):
+        safe = f"_{safe}"
+    return f"{safe}-{uuid.replace('-', '')[:8]}"
+
+
+def chain_directory(started: datetime) -> str:
+    """Return the directory name of a chain begun at this moment."""
+    return started.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def attempt_file(point_directory: str) -> str:
+    """Return the name, in the chain's directory, of what an attempt puts down first."""
+    return f"{point_directory}.attempt.json"
+
+
+def target_file(target: str, suffix: str) -> str:
+    """Return the name of a disk's file in a point."""
+    return f"{target}.{suffix}"
+
+
+def parse_point_directory(name: str) -> tuple[int, str] | None:
+    """Return sequence number and level of a point's directory name."""
+    match = POINT_PATTERN.fullmatch(name)
+    return None if match is None else (int(match[1]), match[2])
+
+
+def backing_path(parent_directory: str, file: str) -> str:
+    """Return the backing file as an increment's image names it."""
+    return f"../{parent_directory}/{file}"

@@ -1,0 +1,241 @@
+"""The backup folder on a local (or mounted) file system: ``ports.Store``."""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from blake3 import blake3
+
+from vm_babysitter.adapters.store import documents, layout, place
+from vm_babysitter.adapters.store.documents import (
+    ChainDocument,
+    StoreDocument,
+    VmDocument,
+    failing,
+)
+from vm_babysitter.adapters.store.draft import LocalDraft, NewImage
+from vm_babysitter.adapters.store.index_file import IndexReader
+from vm_babysitter.adapters.store.merged_index import MergedIndex
+from vm_babysitter.adapters.store.reading import read_chain, read_vm
+from vm_babysitter.adapters.store.sweeping import remove_attempt, remove_empty_chain
+from vm_babysitter.domain.chain import Attempt, Chain, ChainState, Point, PointDisk
+from vm_babysitter.domain.errors import Busy, Damaged, PointDamaged, StoreFailed, StoreRefused
+from vm_babysitter.domain.vm import Vm
+from vm_babysitter.lib.atomicfile import fsync_directory
+from vm_babysitter.ports import BlockIndex, Clock, StoredVm
+
+_READ_SIZE = 1 << 20
+
+
+class LocalStore:
+    """Implements ``ports.Store``."""
+
+    def __init__(
+        self,
+        path: Path,
+        store_id: str,
+        new_image: NewImage,
+        digest_image: Callable[[Path], str],
+    ) -> None:
+        """Use ``open_store``, which checks the place first."""
+        self._path = path
+        self.id = store_id
+        self._new_image = new_image
+        self._digest_image = digest_image
+
+    @property
+    def path(self) -> Path:
+        """See the port."""
+        return self._path
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """See the port."""
+        path = self._path / layout.LOCK_FILE
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        descriptor = failing(path, lambda: os.open(path, flags, 0o600))
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Busy(
+                    f"The backup folder {str(self._path)!r}", "another process is writing to it"
+                ) from error
+            yield
+        finally:
+            os.close(descriptor)
+
+    def free_bytes(self) -> int:
+        """See the port."""
+        return failing(self._path, lambda: place.free_bytes(self._path))
+
+    def vms(self) -> tuple[StoredVm, ...]:
+        """See the port."""
+        found = []
+        for entry in failing(self._path, lambda: sorted(self._path.iterdir())):
+            if (entry / layout.VM_FILE).is_file():
+                document = read_vm(entry)
+                found.append(StoredVm(document.uuid, document.names, entry.name))
+        return tuple(found)
+
+    def chains(self, vm_uuid: str) -> tuple[Chain, ...]:
+        """See the port."""
+        directory = self._find_vm(vm_uuid)
+        if directory is None:
+            return ()
+        entries = failing(directory, lambda: sorted(directory.iterdir()))
+        return tuple(
+            read_chain(entry)
+            for entry in entries
+            if layout.CHAIN_PATTERN.fullmatch(entry.name) and (entry / layout.CHAIN_FILE).exists()
+        )
+
+    def new_chain(self, vm: Vm, chain_id: str, started: datetime) -> Chain:
+        """See the port."""
+        directory = self._vm_directory(vm)
+        while True:
+            path = directory / layout.chain_directory(started)
+            try:
+                path.mkdir(mode=0o700)
+                break
+            except FileExistsError:  # a chain begun in the same second
+                started += timedelta(seconds=1)
+            except OSError as error:
+                raise StoreFailed(str(path), error.strerror or str(error)) from error
+        document = ChainDocument(chain_id, vm.uuid, ChainState.LIVE, "", started)
+        documents.write(path / layout.CHAIN_FILE, "chain", document)
+        failing(directory, lambda: fsync_directory(directory))
+        return Chain(chain_id, path.name, ChainState.LIVE, "", ())
+
+    def archive(self, vm_uuid: str, chain: Chain, why: str) -> None:
+        """See the port."""
+        path = self._chain_path(vm_uuid, chain.directory) / layout.CHAIN_FILE
+        old = documents.read(path, "chain", ChainDocument)
+        if old.state != ChainState.ARCHIVED:
+            new = ChainDocument(old.id, old.vm_uuid, ChainState.ARCHIVED, why, old.created)
+            documents.write(path, "chain", new)
+
+    def begin(self, chain: Chain, attempt: Attempt) -> LocalDraft:
+        """See the port."""
+        parent = self._chain_path(attempt.vm_uuid, chain.directory)
+        path = parent / attempt.directory
+        documents.write(parent / layout.attempt_file(attempt.directory), "attempt", attempt)
+        failing(path, lambda: path.mkdir(mode=0o700))
+        failing(parent, lambda: fsync_directory(parent))
+        return LocalDraft(path, self._new_image)
+
+    def sweep(self, attempt: Attempt) -> None:
+        """See the port."""
+        for chain in self.chains(attempt.vm_uuid):
+            if attempt in chain.attempts:
+                remove_attempt(self._chain_path(attempt.vm_uuid, chain.directory), attempt)
+
+    def remove_empty_chains(self, vm_uuid: str) -> None:
+        """See the port."""
+        directory = self._find_vm(vm_uuid)
+        if directory is not None:
+            for entry in failing(directory, lambda: sorted(directory.iterdir())):
+                if layout.CHAIN_PATTERN.fullmatch(entry.name):
+                    remove_empty_chain(entry)
+
+    def image_path(self, vm_uuid: str, chain: Chain, point: Point, disk: PointDisk) -> Path:
+        """See the port."""
+        return self.file_path(vm_uuid, chain, point, disk.file)
+
+    def file_path(self, vm_uuid: str, chain: Chain, point: Point, name: str) -> Path:
+        """See the port."""
+        return self._chain_path(vm_uuid, chain.directory) / point.directory / name
+
+    @contextmanager
+    def open_index(
+        self, vm_uuid: str, chain: Chain, layers: Sequence[tuple[Point, PointDisk]]
+    ) -> Iterator[BlockIndex]:
+        """See the port."""
+        with ExitStack() as stack:
+            readers = []
+            for point, disk in layers:
+                path = self.file_path(vm_uuid, chain, point, disk.index)
+                try:
+                    reader = stack.enter_context(IndexReader(path, disk.index_digest))
+                except (Damaged, StoreFailed) as error:
+                    name = f"{chain.directory}/{point.seq:06d}"
+                    raise PointDamaged(
+                        point.vm_name, name, point.seq, f"{disk.index}: {error.reason}"
+                    ) from error
+                readers.append(reader)
+            yield MergedIndex(readers)
+
+    def check_file(self, path: Path, digest: str, *, image: bool) -> str:
+        """See the port."""
+        try:
+            found = self._digest_image(path) if image else digest_plain(path)
+        except (Damaged, StoreFailed) as error:
+            return error.reason
+        return "" if found == digest else "its content is not what was written"
+
+    def _find_vm(self, uuid: str) -> Path | None:
+        return next((self._path / vm.directory for vm in self.vms() if vm.uuid == uuid), None)
+
+    def _vm_directory(self, vm: Vm) -> Path:
+        """Return the VM's directory, made if need be, its newest name noted."""
+        path = self._find_vm(vm.uuid)
+        if path is None:
+            path = self._path / layout.vm_directory(vm.name, vm.uuid)
+            failing(path, lambda: path.mkdir(mode=0o700, exist_ok=True))
+            documents.write(path / layout.VM_FILE, "vm", VmDocument(vm.uuid, (vm.name,)))
+            failing(self._path, lambda: fsync_directory(self._path))
+            return path
+        known = documents.read(path / layout.VM_FILE, "vm", VmDocument)
+        if known.names[-1:] != (vm.name,):
+            names = (*(n for n in known.names if n != vm.name), vm.name)
+            documents.write(path / layout.VM_FILE, "vm", VmDocument(vm.uuid, names))
+        return path
+
+    def _chain_path(self, vm_uuid: str, directory: str) -> Path:
+        vm = self._find_vm(vm_uuid)
+        if vm is None:
+            raise StoreFailed(str(self._path), f"the VM {vm_uuid} is no longer in it")
+        return vm / directory
+
+
+def open_store(
+    path: Path,
+    clock: Clock,
+    new_image: NewImage,
+    digest_image: Callable[[Path], str],
+    *,
+    create: bool,
+    allow_ram: bool = False,
+) -> LocalStore:
+    """Open the backup folder at ``path``; ``create`` makes an empty folder one.
+
+    Raises:
+        StoreRefused, StoreFailed, Damaged, UnsupportedFormat: nothing was changed.
+    """
+    place.check_place(path, allow_ram=allow_ram)
+    mark = path / layout.STORE_FILE
+    if not mark.exists():
+        if not create:
+            raise StoreRefused(
+                str(path), "it holds no backups yet", "Make a backup first, or name another folder."
+            )
+        place.check_new_place(path)
+        documents.write(mark, "store", StoreDocument(clock.new_id(), clock.now()))
+    document = documents.read(mark, "store", StoreDocument)
+    return LocalStore(path, document.id, new_image, digest_image)
+
+
+def digest_plain(path: Path) -> str:
+    """Return the BLAKE3 digest of a file's content in hex. Raises StoreFailed."""
+
+    def compute() -> str:
+        digest = blake3()
+        with path.open("rb") as file:
+            while chunk := file.read(_READ_SIZE):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    return failing(path, compute)

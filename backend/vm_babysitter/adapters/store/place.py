@@ -1,0 +1,71 @@
+"""Is a path fit to hold backups? Looks only; changes nothing."""
+
+import os
+from pathlib import Path
+
+from vm_babysitter.domain.errors import StoreRefused
+
+_IN_RAM = frozenset({"tmpfs", "ramfs", "rootfs", "devtmpfs"})
+_HARMLESS = frozenset({"lost+found", ".Recycle.Bin", "System Volume Information", ".DS_Store"})
+
+
+def check_place(path: Path, *, allow_ram: bool) -> None:
+    """Refuse what cannot be a backup folder.
+
+    Raises:
+        StoreRefused: missing, not a directory, not writable, or in RAM.
+    """
+    if not path.exists():
+        raise StoreRefused(str(path), "it does not exist", "Create it, or name another folder.")
+    if not path.is_dir():
+        raise StoreRefused(str(path), "it is not a folder", "Name a folder.")
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK) or _read_only(path):
+        raise StoreRefused(
+            str(path), "it cannot be written to", "Check its permissions and how it is mounted."
+        )
+    kind = filesystem_type(path)
+    if kind in _IN_RAM and not allow_ram:
+        raise StoreRefused(
+            str(path),
+            f"it lies in RAM ({kind}) and would be gone after a reboot",
+            "Name a folder on a disk, or check that the disk is mounted.",
+        )
+
+
+def check_new_place(path: Path) -> None:
+    """Refuse to begin a backup folder among other things. Raises StoreRefused."""
+    foreign = sorted(e.name for e in path.iterdir() if e.name not in _HARMLESS)
+    if foreign:
+        raise StoreRefused(
+            str(path),
+            f"it holds no backups of ours but other things ({', '.join(foreign[:3])})",
+            "Name an empty folder, for instance a new one inside it.",
+        )
+
+
+def free_bytes(path: Path) -> int:
+    """Return the free space at ``path`` in bytes."""
+    state = os.statvfs(path)
+    return state.f_bavail * state.f_frsize
+
+
+def filesystem_type(path: Path, mounts: str | None = None) -> str:
+    """Return the type of the file system that holds ``path`` (``ext4``, ``tmpfs``, …).
+
+    ``mounts`` is the text of ``/proc/self/mountinfo``; it is read where not given.
+    """
+    text = Path("/proc/self/mountinfo").read_text() if mounts is None else mounts
+    wanted = str(path.resolve())
+    best, kind = "", ""
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        point = before.split(" ")[4].encode().decode("unicode_escape").encode("latin-1")
+        mount = point.decode(errors="surrogateescape")
+        inside = wanted == mount or wanted.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):  # later mounts hide earlier ones
+            best, kind = mount, after.split(" ")[0]
+    return kind
+
+
+def _read_only(path: Path) -> bool:
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)

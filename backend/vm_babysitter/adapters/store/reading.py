@@ -1,0 +1,103 @@
+"""How a chain is read from its directory: what is committed, unfinished or unreadable."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vm_babysitter.adapters.store import documents, layout
+from vm_babysitter.adapters.store.documents import ChainDocument, VmDocument, failing
+from vm_babysitter.domain.chain import (
+    Attempt,
+    Chain,
+    ChainState,
+    Point,
+    StoredPoint,
+    UnreadablePoint,
+)
+from vm_babysitter.domain.errors import Damaged
+
+
+def read_chain(path: Path) -> Chain:
+    """Read a chain after a look at every file's presence and size.
+
+    Raises:
+        Damaged, UnsupportedFormat, StoreFailed.
+    """
+    document = documents.read(path / layout.CHAIN_FILE, "chain", ChainDocument)
+    entries = failing(path, lambda: sorted(path.iterdir()))
+    attempts = tuple(_attempts(entries))
+    unfinished = {attempt.directory for attempt in attempts}
+    points: list[StoredPoint] = []
+    unreadable: list[UnreadablePoint] = []
+    for entry in entries:
+        parsed = layout.parse_point_directory(entry.name)
+        if parsed is None or not entry.is_dir():
+            continue
+        manifest = entry / layout.POINT_FILE
+        if entry.name in unfinished and not manifest.exists():
+            continue
+        try:
+            point = documents.read(manifest, "point", Point)
+        except Damaged as error:
+            problem = f"its manifest {layout.POINT_FILE}: {error.reason}"
+            unreadable.append(UnreadablePoint(parsed[0], entry.name, problem))
+            continue
+        if point.directory != entry.name or point.chain_id != document.id:
+            problem = "its manifest belongs to another restore point"
+            unreadable.append(UnreadablePoint(parsed[0], entry.name, problem))
+        else:
+            points.append(StoredPoint(point, _look(entry, point)))
+    return Chain(
+        id=document.id,
+        directory=path.name,
+        state=ChainState(document.state),
+        why=document.why,
+        points=tuple(points),
+        attempts=attempts,
+        unreadable=tuple(unreadable),
+    )
+
+
+def read_vm(path: Path) -> VmDocument:
+    """Read who a VM's directory belongs to; where that is damaged, its points tell it too.
+
+    Raises:
+        Damaged, UnsupportedFormat, StoreFailed.
+    """
+    try:
+        return documents.read(path / layout.VM_FILE, "vm", VmDocument)
+    except Damaged:
+        for manifest in sorted(path.glob(f"*/*/{layout.POINT_FILE}"), reverse=True):
+            try:
+                point = documents.read(manifest, "point", Point)
+            except Damaged:
+                continue
+            return VmDocument(point.vm_uuid, (point.vm_name,))
+        raise
+
+
+def _attempts(entries: Sequence[Path]) -> Iterator[Attempt]:
+    for entry in entries:
+        match = layout.ATTEMPT_PATTERN.fullmatch(entry.name)
+        if match is None:
+            continue
+        try:
+            attempt = documents.read(entry, "attempt", Attempt)
+        except Damaged:  # its point then counts as unreadable and is kept
+            continue
+        if attempt.directory == match[1]:
+            yield attempt
+
+
+def _look(path: Path, point: Point) -> str:
+    """Say what of a point's files is missing or has another size, empty if nothing."""
+    wanted = [(disk.file, disk.file_size) for disk in point.disks]
+    wanted += [(file.name, file.size) for file in point.files]
+    for name, size in wanted:
+        try:
+            found = (path / name).stat().st_size
+        except OSError as error:
+            return f"{name}: {error.strerror}"
+        if found != size:
+            return f"{name} has {found} bytes instead of {size}"
+    missing = [disk.index for disk in point.disks if not (path / disk.index).is_file()]
+    return f"{missing[0]} is missing" if missing else ""

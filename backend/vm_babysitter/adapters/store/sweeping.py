@@ -1,0 +1,41 @@
+"""Removing what an unfinished attempt left in the store, so that a crash half way is harmless."""
+
+import shutil
+from pathlib import Path
+
+from vm_babysitter.adapters.store import layout
+from vm_babysitter.adapters.store.documents import failing
+from vm_babysitter.domain.chain import Attempt
+from vm_babysitter.lib.atomicfile import fsync_directory
+
+
+def remove_attempt(chain: Path, attempt: Attempt) -> None:
+    """Remove an unfinished point and then its mark; of a committed point only the mark.
+
+    The mark goes last: a crash in between leaves a directory that still counts as unfinished.
+    """
+    point, mark = chain / attempt.directory, chain / layout.attempt_file(attempt.directory)
+
+    def remove() -> None:
+        if point.is_dir() and not (point / layout.POINT_FILE).exists():
+            shutil.rmtree(point)
+            fsync_directory(chain)
+        mark.unlink(missing_ok=True)
+        fsync_directory(chain)
+
+    failing(point, remove)
+
+
+def remove_empty_chain(chain: Path) -> None:
+    """Remove the directory of a chain if nothing but its own document is in it."""
+    own = {layout.CHAIN_FILE, f".{layout.CHAIN_FILE}.tmp"}
+
+    def remove() -> None:
+        entries = list(chain.iterdir())
+        if {entry.name for entry in entries} <= own:
+            for entry in entries:
+                entry.unlink()
+            chain.rmdir()
+            fsync_directory(chain.parent)
+
+    failing(chain, remove)

@@ -1,0 +1,106 @@
+"""The composition root: the only place that knows which adapter serves which port."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vm_babysitter import __version__
+from vm_babysitter.adapters.clock import SystemClock
+from vm_babysitter.adapters.fingerprint import fingerprint
+from vm_babysitter.adapters.freeze_guard import WatchdogGuard
+from vm_babysitter.adapters.libvirt.connection import Connection
+from vm_babysitter.adapters.libvirt.hypervisor import LibvirtHypervisor
+from vm_babysitter.adapters.qemu.exports import NbdExports
+from vm_babysitter.adapters.qemu.open_image import QemuImageTool
+from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
+from vm_babysitter.adapters.restore_place import EmptyDirectory
+from vm_babysitter.adapters.store.local import LocalStore, open_store
+from vm_babysitter.adapters.workspace import Workspace
+from vm_babysitter.cli.composition import Place
+from vm_babysitter.domain.errors import InvalidInput
+from vm_babysitter.engine.backup import Backup
+from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.planning import Planner
+from vm_babysitter.engine.restore import Restore
+from vm_babysitter.engine.tools import Tools
+from vm_babysitter.engine.verify import Verify
+from vm_babysitter.ports import Hypervisor, Observer
+
+RUNTIME = Path("/run/vm-babysitter")
+"""Sockets of backup jobs and marks of frozen guests: what a reboot may forget."""
+
+
+class Standalone:
+    """The engine without a daemon, put together for one command."""
+
+    def __init__(self, place: Place, observer: Observer, cancel: Cancel) -> None:
+        self._place = place
+        self._runtime = place.runtime or RUNTIME
+        self._observer = observer
+        self._cancel = cancel
+        self._clock = SystemClock()
+        self._images = QemuImageTool()
+
+    @contextmanager
+    def hypervisor(self) -> Iterator[Hypervisor]:
+        """Connect to libvirt. Raises HypervisorUnreachable."""
+        with Connection(self._place.uri) as connection:
+            yield LibvirtHypervisor(connection, self._images.info)
+
+    def store(self, *, create: bool = False) -> LocalStore:
+        """Open the backup folder. Raises StoreRefused and what ``open_store`` raises."""
+        if self._place.store is None:
+            raise InvalidInput("--store", "", "is missing", "Name the backup folder.")
+        return open_store(
+            self._place.store,
+            self._clock,
+            Qcow2Writer,
+            digest_file,
+            create=create,
+            allow_ram=self._place.allow_ram_store,
+        )
+
+    @contextmanager
+    def planner(self) -> Iterator[tuple[Planner, Hypervisor]]:
+        """Plan backups of the VMs there are; nothing is created."""
+        store = self.store() if self._has_store() else None
+        with self.hypervisor() as hypervisor:
+            yield Planner(hypervisor, store), hypervisor
+
+    @contextmanager
+    def backup(self) -> Iterator[Backup]:
+        """Back up VMs; an empty folder becomes a backup folder."""
+        with self.hypervisor() as hypervisor:
+            store = self.store(create=True)
+            tools = Tools(
+                hypervisor=hypervisor,
+                exports=NbdExports(),
+                places=Workspace(self._runtime, store.path),
+                guard=WatchdogGuard(self._runtime, self._place.uri),
+                clock=self._clock,
+                fingerprint=fingerprint,
+                observer=self._observer,
+                cancel=self._cancel,
+                versions={"vm-babysitter": __version__},
+            )
+            yield Backup(tools, store)
+
+    def verify(self) -> Verify:
+        """Verify points; libvirt is not needed."""
+        return Verify(self.store(), self._images, fingerprint, self._observer, self._cancel)
+
+    def restore(self, to: Path) -> Restore:
+        """Restore points; libvirt is not needed."""
+        return Restore(
+            self.store(),
+            self._images,
+            EmptyDirectory(to),
+            fingerprint,
+            self._observer,
+            self._cancel,
+        )
+
+    def _has_store(self) -> bool:
+        """Whether there is a backup folder yet; an empty one is fine for a plan."""
+        path = self._place.store
+        return path is not None and not (path.is_dir() and not any(path.iterdir()))

@@ -1,0 +1,51 @@
+"""What the command line needs of the composition root."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from vm_babysitter.engine.backup import Backup
+from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.planning import Planner
+from vm_babysitter.engine.restore import Restore
+from vm_babysitter.engine.verify import Verify
+from vm_babysitter.ports import Hypervisor, Observer, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where things are."""
+
+    uri: str
+    store: Path | None
+    """The backup folder, None where the command needs none."""
+    allow_ram_store: bool = False
+    runtime: Path | None = None
+    """Where job sockets and marks go; None for the usual place."""
+
+
+class App(Protocol):
+    """The engine, put together for one command."""
+
+    def hypervisor(self) -> AbstractContextManager[Hypervisor]:
+        """Connect to libvirt."""
+
+    def store(self) -> Store:
+        """Open the backup folder."""
+
+    def planner(self) -> AbstractContextManager[tuple[Planner, Hypervisor]]:
+        """Plan backups."""
+
+    def backup(self) -> AbstractContextManager[Backup]:
+        """Make backups."""
+
+    def verify(self) -> Verify:
+        """Verify points."""
+
+    def restore(self, to: Path) -> Restore:
+        """Restore points into a directory."""
+
+
+Compose = Callable[[Place, Observer, Cancel], App]

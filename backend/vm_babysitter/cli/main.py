@@ -1,0 +1,237 @@
+"""The command line: options, commands, exit codes."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from vm_babysitter.cli import render
+from vm_babysitter.cli.composition import App, Compose, Place
+from vm_babysitter.cli.progress import TerminalObserver
+from vm_babysitter.domain.errors import BabysitterError, Exit, PointNotFound
+from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.catalog import LATEST, find_vm
+from vm_babysitter.engine.restore import FORMATS
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One call of the command line."""
+
+    compose: Compose
+    place: Place
+    standalone: bool
+
+    @contextmanager
+    def app(self, *, as_json: bool) -> Iterator[App]:
+        """Put the engine together; errors become exit codes, Ctrl-C stops a job cleanly."""
+        observer, cancel = TerminalObserver(), Cancel()
+        try:
+            with _stoppable(cancel):
+                self._check()
+                yield self.compose(self.place, observer, cancel)
+        except BabysitterError as error:
+            observer.close()
+            _complain(error, as_json)
+            raise SystemExit(int(error.exit_code)) from error
+        finally:
+            observer.close()
+
+    def _check(self) -> None:
+        if not self.standalone:
+            click.echo("There is no daemon to talk to. Use --standalone.", err=True)
+            raise SystemExit(int(Exit.UNREACHABLE))
+
+
+@contextmanager
+def _stoppable(cancel: Cancel) -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM ask the job to stop; the second has its usual effect."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in signals}
+
+    def stop(number: int, _frame: object) -> None:
+        cancel.request()
+        signal.signal(number, before[number])
+
+    for number in signals:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in signals:
+            signal.signal(number, before[number])
+
+
+def _complain(error: BabysitterError, as_json: bool) -> None:
+    if as_json:
+        fields = {k: v if isinstance(v, int | str) else str(v) for k, v in error.fields.items()}
+        problem = {
+            "code": error.code,
+            "message": error.message,
+            "hint": error.hint,
+            "fields": fields,
+        }
+        click.echo(json.dumps({"error": problem}, ensure_ascii=False))
+    click.echo(f"Error: {error.message}", err=True)
+    if error.hint:
+        click.echo(error.hint, err=True)
+
+
+def _print(as_json: bool, data: Callable[[], Any], text: Callable[[], str]) -> None:
+    if as_json:
+        plain = msgspec.to_builtins(data(), str_keys=True)
+        click.echo(json.dumps(plain, ensure_ascii=False, indent=1))
+    else:
+        click.echo(text())
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--standalone", is_flag=True, help="Do the work in this process, without a daemon.")
+@click.option("--uri", default="qemu:///system", show_default=True, help="The libvirt to talk to.")
+@click.option("--store", type=click.Path(path_type=Path), help="The backup folder.")
+@click.option(
+    "--allow-ram-store", is_flag=True, help="Accept a backup folder in RAM (for tests only)."
+)
+@click.version_option(package_name="vm-babysitter")
+@click.pass_context
+def cli(
+    context: click.Context,
+    standalone: bool,
+    uri: str,
+    store: Path | None,
+    allow_ram_store: bool,
+) -> None:
+    """Back up running VMs incrementally, verify the backups, and restore them."""
+    place = Place(uri, store, allow_ram_store)
+    context.obj = Session(context.obj, place, standalone)
+
+
+@cli.command()
+@_JSON
+@click.pass_obj
+def vms(session: Session, as_json: bool) -> None:
+    """List the VMs and what of each would be backed up."""
+    with session.app(as_json=as_json) as app, app.hypervisor() as hypervisor:
+        found = hypervisor.vms()
+    _print(as_json, lambda: render.vms_data(found), lambda: render.vms_text(found))
+
+
+@cli.command()
+@click.argument("vm")
+@click.option("--full", is_flag=True, help="Plan a new full backup.")
+@_JSON
+@click.pass_obj
+def plan(session: Session, vm: str, full: bool, as_json: bool) -> None:
+    """Say what the next backup of VM would do, and why; change nothing."""
+    with session.app(as_json=as_json) as app, app.planner() as (planner, hypervisor):
+        found = hypervisor.vm(vm)
+        planned = planner.plan(found, force_full=full)
+    _print(
+        as_json,
+        lambda: render.plan_data(found, planned),
+        lambda: render.plan_text(found, planned),
+    )
+
+
+@cli.command()
+@click.argument("vm")
+@click.option("--full", is_flag=True, help="Start a new backup series with a full backup.")
+@_JSON
+@click.pass_obj
+def backup(session: Session, vm: str, full: bool, as_json: bool) -> None:
+    """Make the next restore point of VM while it runs."""
+    with session.app(as_json=as_json) as app, app.backup() as work:
+        result = work.run(vm, force_full=full)
+    _print(as_json, lambda: render.backup_data(result), lambda: render.backup_text(result))
+    if result.point.warnings:
+        raise SystemExit(int(Exit.WARNINGS))
+
+
+@cli.command()
+@click.argument("vm", required=False)
+@_JSON
+@click.pass_obj
+def points(session: Session, vm: str | None, as_json: bool) -> None:
+    """List the restore points of VM, or of all VMs."""
+    with session.app(as_json=as_json) as app:
+        store = app.store()
+        wanted = store.vms() if vm is None else (find_vm(store, vm),)
+        found = [(stored, store.chains(stored.uuid)) for stored in wanted]
+    _print(as_json, lambda: render.points_data(found), lambda: render.points_text(found))
+
+
+@cli.command()
+@click.argument("vm")
+@click.argument("point", required=False)
+@click.option("--structure", is_flag=True, help="Check the files only, do not read the disks.")
+@_JSON
+@click.pass_obj
+def verify(session: Session, vm: str, point: str | None, structure: bool, as_json: bool) -> None:
+    """Prove that POINT (or every restore point of VM) would restore what was backed up."""
+    with session.app(as_json=as_json) as app:
+        work = app.verify()
+        if point is None:
+            results: Sequence[Any] = work.all(vm, structure_only=structure)
+            if not results:
+                raise PointNotFound(vm, "any")
+        else:
+            results = (work.one(vm, point, structure_only=structure),)
+    _print(as_json, lambda: list(results), lambda: render.verify_text(results))
+    if not all(result.good for result in results):
+        raise SystemExit(int(Exit.INTEGRITY))
+
+
+@cli.command()
+@click.argument("vm")
+@click.argument("point", metavar=f"POINT|{LATEST}")
+@click.option(
+    "--to",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A new or empty folder for the images and the VM's definition.",
+)
+@click.option("--disk", "disks", multiple=True, help="Only this disk; may be given repeatedly.")
+@click.option(
+    "--format", type=click.Choice(FORMATS), help="Format of the images; by default the disk's own."
+)
+@_JSON
+@click.pass_obj
+def restore(
+    session: Session,
+    vm: str,
+    point: str,
+    to: Path,
+    disks: tuple[str, ...],
+    format: str | None,
+    as_json: bool,
+) -> None:
+    """Bring the disks of a restore point of VM back as image files; overwrite nothing."""
+    with session.app(as_json=as_json) as app:
+        result = app.restore(to).run(vm, point, disks, format)
+    _print(as_json, lambda: _restored(result), lambda: render.restore_text(result))
+
+
+def _restored(result: Any) -> dict[str, Any]:
+    return {
+        "point": result.point,
+        "files": [str(path) for path in result.files],
+        "content_bytes": result.content_bytes,
+    }
+
+
+def run(compose: Compose, arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ends the process with an exit code of ``Exit``."""
+    cli.main(
+        args=list(sys.argv[1:] if arguments is None else arguments),
+        prog_name="vm-babysitter",
+        obj=compose,
+    )

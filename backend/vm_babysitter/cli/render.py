@@ -1,0 +1,211 @@
+"""Results as text for people and as plain data for programs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from vm_babysitter.domain.chain import Chain, Method, Point
+from vm_babysitter.domain.vm import Vm, judge_disk
+from vm_babysitter.engine.backup import BackedUp
+from vm_babysitter.engine.catalog import point_name
+from vm_babysitter.engine.planning import Planned
+from vm_babysitter.engine.restore import Restored
+from vm_babysitter.engine.verify import Verified
+from vm_babysitter.lib.units import format_bytes, format_duration
+from vm_babysitter.ports import StoredVm
+
+METHOD_WORDS = {
+    Method.FULL: "read and stored as a whole",
+    Method.BITMAP: "only what changed is read",
+    Method.SCAN: "compared with the whole disk",
+}
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as columns of equal width, the last one left ragged."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header) - 1)]
+    lines = []
+    for row in [header, *rows]:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append("  ".join([*cells, row[-1]]).rstrip())
+    return "\n".join(lines)
+
+
+def vms_text(vms: Sequence[Vm]) -> str:
+    """Say which VMs there are and what of each would be backed up."""
+    if not vms:
+        return "There is no persistent VM."
+    rows = []
+    for vm in vms:
+        name, state = vm.name, str(vm.state)
+        for verdict in map(judge_disk, vm.disks):
+            size = format_bytes(verdict.disk.virtual_size) if verdict.disk.virtual_size else "-"
+            words = f"{verdict.verdict}: {verdict.reason}"
+            rows.append((name, state, verdict.disk.target, size, words))
+            name = state = ""
+        if not vm.disks:
+            rows.append((name, state, "-", "-", "has no disk"))
+    return table(("VM", "STATE", "DISK", "SIZE", "BACKUP"), rows)
+
+
+def vms_data(vms: Sequence[Vm]) -> list[dict[str, Any]]:
+    """Return the same as plain data."""
+    return [
+        {
+            "name": vm.name,
+            "uuid": vm.uuid,
+            "state": vm.state,
+            "disks": [
+                {
+                    **msgspec.to_builtins(verdict.disk),
+                    "verdict": verdict.verdict,
+                    "reason": verdict.reason,
+                }
+                for verdict in map(judge_disk, vm.disks)
+            ],
+        }
+        for vm in vms
+    ]
+
+
+def plan_text(vm: Vm, planned: Planned) -> str:
+    """Say what the next backup would do and why."""
+    plan = planned.plan
+    kind = "a full backup, in a new backup series" if plan.new_chain else "an increment"
+    lines = [f"The next backup of {vm.name!r} is {kind}:"]
+    lines += [f"  {reason}" for reason in plan.reasons]
+    lines += [f"  note: {note}" for note in plan.notes]
+    rows = [(d.target, METHOD_WORDS[d.method], d.reason) for d in plan.disks]
+    lines.append(table(("DISK", "HOW", "WHY"), rows))
+    return "\n".join(lines)
+
+
+def plan_data(vm: Vm, planned: Planned) -> dict[str, Any]:
+    """Return the same as plain data."""
+    plan = planned.plan
+    return {
+        "vm": vm.name,
+        "uuid": vm.uuid,
+        "level": plan.level,
+        "new_chain": plan.new_chain,
+        "parent": None if plan.parent is None else plan.parent.seq,
+        "reasons": list(plan.reasons),
+        "notes": list(plan.notes),
+        "disks": [
+            {
+                "target": d.target,
+                "method": d.method,
+                "reason": d.reason,
+                "since": None if d.since is None else d.since.name,
+                "tracked": d.track,
+            }
+            for d in plan.disks
+        ],
+    }
+
+
+def backup_text(result: BackedUp) -> str:
+    """Say what a backup came to."""
+    point = result.point
+    read = sum(d.read_bytes for d in point.disks)
+    stored = sum(d.written_bytes for d in point.disks)
+    kind = "full backup" if point.level == "full" else "increment"
+    lines = [
+        f"Restore point {result.chain}/{point.seq:06d} of {point.vm_name!r} is complete: {kind}, "
+        f"{format_bytes(read)} read, {format_bytes(stored)} stored, "
+        f"{format_duration(result.seconds)}."
+    ]
+    if not point.quiesced:
+        lines.append(f"Not paused cleanly for the backup: {point.quiesce_note}.")
+    lines += [f"Warning: {warning}." for warning in point.warnings]
+    return "\n".join(lines)
+
+
+def backup_data(result: BackedUp) -> dict[str, Any]:
+    """Return the same as plain data."""
+    return {
+        "point": f"{result.chain}/{result.point.seq:06d}",
+        "seconds": result.seconds,
+        "manifest": msgspec.to_builtins(result.point),
+    }
+
+
+def points_text(vms: Sequence[tuple[StoredVm, Sequence[Chain]]]) -> str:
+    """List the restore points of VMs."""
+    rows = []
+    for vm, chains in vms:
+        for chain in chains:
+            broken = chain.broken
+            for stored in chain.points:
+                point = stored.point
+                state = broken.get(point.seq) or ("archived" if chain.why else "")
+                rows.append((*_point_columns(vm, chain, point), state))
+            rows += [
+                (_name(vm), point_name(chain, u.seq), "-", "-", "-", f"damaged: {u.problem}")
+                for u in chain.unreadable
+            ]
+    if not rows:
+        return "There is no restore point."
+    rows.sort(key=lambda row: (row[0], row[1]))
+    return table(("VM", "POINT", "TAKEN (UTC)", "KIND", "STORED", "STATE"), rows)
+
+
+def points_data(vms: Sequence[tuple[StoredVm, Sequence[Chain]]]) -> list[dict[str, Any]]:
+    """Return the same as plain data."""
+    return [
+        {
+            "vm": vm.names[-1],
+            "uuid": vm.uuid,
+            "point": point_name(chain, stored.point.seq),
+            "chain_state": chain.state,
+            "problem": chain.broken.get(stored.point.seq, ""),
+            "manifest": msgspec.to_builtins(stored.point),
+        }
+        for vm, chains in vms
+        for chain in chains
+        for stored in chain.points
+    ] + [
+        {
+            "vm": vm.names[-1],
+            "uuid": vm.uuid,
+            "point": point_name(chain, unreadable.seq),
+            "chain_state": chain.state,
+            "problem": unreadable.problem,
+            "manifest": None,
+        }
+        for vm, chains in vms
+        for chain in chains
+        for unreadable in chain.unreadable
+    ]
+
+
+def _name(vm: StoredVm) -> str:
+    return vm.names[-1]
+
+
+def _point_columns(vm: StoredVm, chain: Chain, point: Point) -> tuple[str, str, str, str, str]:
+    stored = sum(disk.written_bytes for disk in point.disks)
+    taken = f"{point.taken:%Y-%m-%d %H:%M:%S}"
+    kind = "full" if point.level == "full" else "increment"
+    return _name(vm), point_name(chain, point.seq), taken, kind, format_bytes(stored)
+
+
+def verify_text(results: Sequence[Verified]) -> str:
+    """Say what was found of each point."""
+    lines = []
+    for result in results:
+        if result.good:
+            words = "data correct" if result.content else "files complete"
+            lines.append(f"{result.point}  good: {words}")
+        else:
+            lines += [f"{result.point}  BAD: {problem}" for problem in result.problems]
+    return "\n".join(lines)
+
+
+def restore_text(result: Restored) -> str:
+    """Say what was restored."""
+    lines = [f"Restored {result.point}: {format_bytes(result.content_bytes)} of content, checked."]
+    lines += [f"  {click.format_filename(path)}" for path in result.files]
+    return "\n".join(lines)

@@ -1,0 +1,253 @@
+"""What the next backup of a VM does, disk by disk, and why. Pure."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vm_babysitter.domain.chain import (
+    MAX_POINTS,
+    Chain,
+    Checkpoint,
+    Method,
+    Point,
+    PointDisk,
+    checkpoint_prefix,
+)
+from vm_babysitter.domain.vm import DiskState, DiskVerdict, Layer, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class DiskPlan:
+    """How one disk comes into the next point."""
+
+    target: str
+    method: Method
+    reason: str
+    path: str
+    identity: str
+    source_format: str
+    track: bool
+    """Whether the disk gets a new bitmap."""
+    since: Checkpoint | None = None
+    """The ancestor's checkpoint whose bitmap says what to read (method ``bitmap``)."""
+    parent: PointDisk | None = None
+    """This disk in the parent point (methods ``bitmap`` and ``scan``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupPlan:
+    """What the next backup of a VM does."""
+
+    new_chain: bool
+    parent: Point | None
+    reasons: tuple[str, ...]
+    disks: tuple[DiskPlan, ...]
+    notes: tuple[str, ...] = ()
+    """What the user should know of this backup, kept in the point."""
+
+    @property
+    def level(self) -> Literal["full", "inc"]:
+        """``full`` or ``inc``, as the point's directory name has it."""
+        return "full" if self.parent is None else "inc"
+
+
+@dataclass(frozen=True, slots=True)
+class Distrust:
+    """A bitmap that libvirt itself found unusable."""
+
+    target: str
+    checkpoint: str
+
+
+def live_chain(chains: Sequence[Chain]) -> Chain | None:
+    """Return the chain that grows: the youngest live one."""
+    live = [chain for chain in chains if chain.state == "live"]
+    return max(live, key=lambda chain: chain.directory, default=None)
+
+
+def plan_backup(
+    disks: Sequence[DiskVerdict],
+    states: Mapping[str, DiskState],
+    chain: Chain | None,
+    *,
+    force_full: bool = False,
+    distrusted: Collection[Distrust] = (),
+) -> BackupPlan:
+    """Decide what the next backup does.
+
+    Args:
+        disks: the disks that belong into a backup, with their verdicts.
+        states: what QEMU says of each disk, by target.
+        chain: the live chain, if there is one.
+        force_full: the user wants a new chain.
+        distrusted: bitmaps that must not be used although they look well.
+    """
+    reasons, parent = _choose_parent(chain, force_full=force_full)
+    if parent is None or chain is None:
+        full = tuple(_full(d, states, "no earlier restore point to build on") for d in disks)
+        return BackupPlan(True, None, reasons, full)
+    lineage = chain.lineage(parent.seq)
+    plans = tuple(_plan_disk(d, states, lineage, distrusted) for d in disks)
+    gone = sorted({d.target for d in parent.disks} - {d.disk.target for d in disks})
+    notes = tuple(f"disk {target} is no longer part of the VM's backup" for target in gone)
+    return BackupPlan(False, parent, reasons, plans, notes)
+
+
+def _choose_parent(
+    chain: Chain | None, *, force_full: bool
+) -> tuple[tuple[str, ...], Point | None]:
+    if chain is None:
+        return ("there is no backup of this VM yet",), None
+    if force_full:
+        return ("a full backup was asked for",), None
+    parent = chain.newest_intact
+    if parent is None:
+        why = "; ".join(sorted(set(chain.broken.values()))) or "it has no restore point"
+        return (f"nothing can build on the backup series {chain.directory}: {why}",), None
+    if len(chain.lineage(parent.seq)) >= MAX_POINTS:
+        return (f"the backup series has reached {MAX_POINTS} restore points",), None
+    skipped = [seq for seq in chain.broken if seq > parent.seq]
+    reasons = [f"builds on restore point {parent.seq:06d}"]
+    reasons += [f"restore point {seq:06d} is passed over: {chain.broken[seq]}" for seq in skipped]
+    return tuple(reasons), parent
+
+
+def _full(disk: DiskVerdict, states: Mapping[str, DiskState], reason: str) -> DiskPlan:
+    return _disk_plan(disk, states, Method.FULL, reason)
+
+
+def _disk_plan(
+    verdict: DiskVerdict,
+    states: Mapping[str, DiskState],
+    method: Method,
+    reason: str,
+    since: Checkpoint | None = None,
+    parent: PointDisk | None = None,
+) -> DiskPlan:
+    disk, state = verdict.disk, states.get(verdict.disk.target)
+    snapshots = 0 if state is None else state.internal_snapshots
+    return DiskPlan(
+        target=disk.target,
+        method=method,
+        reason=reason,
+        path=disk.path,
+        identity="" if state is None else state.identity,
+        source_format=disk.real_format,
+        track=verdict.verdict is Verdict.TRACKED and snapshots == 0,
+        since=since,
+        parent=parent,
+    )
+
+
+def _plan_disk(
+    verdict: DiskVerdict,
+    states: Mapping[str, DiskState],
+    lineage: Sequence[Point],
+    distrusted: Collection[Distrust],
+) -> DiskPlan:
+    target = verdict.disk.target
+    parent = lineage[0].disk(target)
+    if parent is None:
+        return _full(verdict, states, "this disk is new")
+    if verdict.verdict is not Verdict.TRACKED:
+        return _disk_plan(verdict, states, Method.SCAN, verdict.reason, parent=parent)
+    since, reason = find_trusted(verdict, states.get(target), lineage, distrusted)
+    if since is None:
+        return _disk_plan(verdict, states, Method.SCAN, reason, parent=parent)
+    return _disk_plan(verdict, states, Method.BITMAP, reason, since, parent)
+
+
+def find_trusted(
+    verdict: DiskVerdict,
+    state: DiskState | None,
+    lineage: Sequence[Point],
+    distrusted: Collection[Distrust],
+) -> tuple[Checkpoint | None, str]:
+    """Find the youngest ancestor whose bitmap surely holds all changes since the parent.
+
+    A bitmap records on until it is removed, so that of any ancestor will do, as long as the
+    disk was the same image in every point from the ancestor on and never got smaller.
+
+    Returns the checkpoint, and the reason for it or for its absence.
+    """
+    disk = verdict.disk
+    if state is None or not state.layers:
+        return None, "QEMU does not tell the state of this disk"
+    if state.internal_snapshots:
+        return None, "the image holds internal snapshots, which change tracking would block"
+    why = "there is no change tracking since an earlier restore point"
+    size = disk.virtual_size
+    for point in lineage:
+        past = point.disk(disk.target)
+        changed = _image_changed(past, disk.path, state.identity, size)
+        if past is None or changed:
+            return None, changed
+        size = past.virtual_size
+        checkpoint = point.checkpoint
+        if checkpoint is None or disk.target not in checkpoint.disks:
+            continue
+        distrust = Distrust(disk.target, checkpoint.name) in distrusted
+        problem = _bitmap_problem(state.layers, checkpoint.name, distrust=distrust)
+        if not problem:
+            own = Checkpoint(checkpoint.name, checkpoint.created, (disk.target,))
+            return own, f"changes were tracked since restore point {point.seq:06d}"
+        why = problem
+    return None, why
+
+
+def _image_changed(past: PointDisk | None, path: str, identity: str, size: int) -> str:
+    """Say why no bitmap may reach back over a point: ``size`` is what the disk had after it."""
+    if past is None or not identity or past.path != path or past.identity != identity:
+        return "the disk is another image than at the earlier restore point"
+    if past.virtual_size > size:
+        return "the disk has become smaller"
+    return ""
+
+
+def _bitmap_problem(layers: Sequence[Layer], name: str, *, distrust: bool) -> str:
+    """Say why a bitmap is not to be trusted, empty if it is.
+
+    It must be in the active layer and may go on in the layers below it without a gap, healthy
+    in each: libvirt merges exactly those.
+    """
+    if distrust:
+        return "libvirt found the change tracking unusable"
+    gone_on = True
+    for depth, layer in enumerate(layers):
+        bitmap = layer.bitmap(name)
+        if bitmap is None:
+            if depth == 0:
+                return "the change tracking since the earlier restore point is gone"
+            gone_on = False
+            continue
+        if not gone_on:
+            return "the change tracking has a gap between snapshot layers"
+        if bitmap.inconsistent:
+            return "the change tracking is damaged (QEMU or the host went down hard)"
+        if not bitmap.recording and depth == 0:
+            return "the change tracking was switched off"
+    return ""
+
+
+def removable_bitmaps(
+    states: Sequence[DiskState], chains: Sequence[Chain], keep: int = 2
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Say which of our bitmaps on a VM's disks serve nothing any more.
+
+    Kept are those of the ``keep`` newest committed points of the live chain. Only names that
+    carry the id of one of ``chains`` are ever given: others are not provably ours.
+
+    Returns (checkpoint name, targets that have it), sorted by name.
+    """
+    live = live_chain(chains)
+    points = [] if live is None else [stored.point for stored in live.points]
+    newest = sorted((p for p in points if p.checkpoint), key=lambda p: p.seq)[-keep:]
+    kept = {p.checkpoint.name for p in newest if p.checkpoint}
+    prefixes = tuple(checkpoint_prefix(chain.id) for chain in chains)
+    found: dict[str, list[str]] = {}
+    for state in states:
+        names = {b.name for layer in state.layers for b in layer.bitmaps}
+        for name in names - kept:
+            if prefixes and name.startswith(prefixes):
+                found.setdefault(name, []).append(state.target)
+    return tuple((name, tuple(targets)) for name, targets in sorted(found.items()))

@@ -1,0 +1,265 @@
+"""Chains and restore points: what has been backed up."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+MAX_POINTS = 60
+"""Points of a chain after which the next backup starts a new one."""
+
+
+class Method(StrEnum):
+    """How the content of one disk came into one point."""
+
+    FULL = "full"
+    """Everything, without a parent."""
+    BITMAP = "bitmap"
+    """What the change tracking of an ancestor had marked."""
+    SCAN = "scan"
+    """The whole disk was read and compared with the parent."""
+
+
+class ChainState(StrEnum):
+    """Whether a chain grows."""
+
+    LIVE = "live"
+    ARCHIVED = "archived"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A moment that libvirt can be told about again: bitmaps of this name exist since then."""
+
+    name: str
+    created: int
+    """Seconds since the epoch."""
+    disks: tuple[str, ...]
+    """Targets that got a bitmap."""
+
+
+@dataclass(frozen=True, slots=True)
+class PointDisk:
+    """One disk in one restore point."""
+
+    target: str
+    method: Method
+    file: str
+    """Name of the image inside the point's directory."""
+    index: str
+    """Name of the block index inside the point's directory."""
+    virtual_size: int
+    """Bytes, as the export had it."""
+    file_size: int
+    """Bytes of the image file."""
+    digest: str
+    index_digest: str
+    index_entries: int
+    read_bytes: int
+    """Bytes read from the VM's disk for this point."""
+    written_bytes: int
+    """Bytes of content stored, zeros left aside."""
+    path: str
+    """The image that QEMU had open."""
+    identity: str
+    source_format: str
+    reason: str
+    """Why this method, in a user's words."""
+    parent: str | None = None
+    """Directory name of the point whose image of this disk is the backing file."""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedFile:
+    """A file beside the disks: the VM's definition and such."""
+
+    name: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The manifest of one restore point."""
+
+    vm_uuid: str
+    vm_name: str
+    chain_id: str
+    seq: int
+    nonce: str
+    """Six hex digits, new for each attempt."""
+    level: Literal["full", "inc"]
+    parent: int | None
+    """Sequence number of the parent point, None for a full."""
+    started: datetime
+    taken: datetime
+    """The moment that a restore brings back (UTC)."""
+    finished: datetime
+    disks: tuple[PointDisk, ...]
+    files: tuple[SavedFile, ...]
+    checkpoint: Checkpoint | None
+    quiesced: bool
+    quiesce_note: str
+    warnings: tuple[str, ...]
+    versions: dict[str, str]
+
+    @property
+    def directory(self) -> str:
+        """The name of this point's directory."""
+        return point_directory(self.seq, self.level)
+
+    def disk(self, target: str) -> PointDisk | None:
+        """Return this point's disk of that target."""
+        return next((d for d in self.disks if d.target == target), None)
+
+
+def point_directory(seq: int, level: str) -> str:
+    """Return the directory name of a point: ``000000-full``, ``000001-inc``."""
+    return f"{seq:06d}-{level}"
+
+
+def checkpoint_name(chain_id: str, seq: int, nonce: str) -> str:
+    """Return the name of an attempt's checkpoint. It is never used twice."""
+    return f"{checkpoint_prefix(chain_id)}{seq:06d}-{nonce}"
+
+
+def checkpoint_prefix(chain_id: str) -> str:
+    """Return what the names of all checkpoints of a chain begin with."""
+    return f"vmb-{chain8(chain_id)}-"
+
+
+def chain8(chain_id: str) -> str:
+    """Return the eight hex digits of a chain's id that its checkpoints carry."""
+    return chain_id.replace("-", "")[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPoint:
+    """A committed point as found in the store."""
+
+    point: Point
+    problem: str = ""
+    """Why nothing can build on this point; empty if it is whole as far as a look can tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadablePoint:
+    """A point's directory whose manifest cannot be read."""
+
+    seq: int
+    directory: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A chain as found in the store, its points in order of their sequence numbers."""
+
+    id: str
+    directory: str
+    """``20261122T021500Z``."""
+    state: ChainState
+    why: str
+    """Why it is archived; empty for a live chain."""
+    points: tuple[StoredPoint, ...]
+    attempts: tuple["Attempt", ...] = ()
+    """Unfinished points: what a crash left."""
+    unreadable: tuple[UnreadablePoint, ...] = ()
+
+    def find(self, seq: int) -> StoredPoint | None:
+        """Return the point of this sequence number."""
+        return next((p for p in self.points if p.point.seq == seq), None)
+
+    @property
+    def next_seq(self) -> int:
+        """The sequence number of the next attempt: one that no point or attempt has."""
+        used = [p.point.seq for p in self.points]
+        used += [a.seq for a in self.attempts] + [u.seq for u in self.unreadable]
+        return max(used, default=-1) + 1
+
+    @property
+    def newest_intact(self) -> Point | None:
+        """The point that the next increment builds on, if there is one."""
+        broken = self.broken
+        intact = [p.point for p in self.points if p.point.seq not in broken]
+        return max(intact, key=lambda p: p.seq, default=None)
+
+    @property
+    def broken(self) -> dict[int, str]:
+        """Points that cannot be built on or restored, with the reason, by sequence number."""
+        reasons: dict[int, str] = {}
+        for stored in self.points:  # parents come before children: seq of a parent is lower
+            point = stored.point
+            if stored.problem:
+                reasons[point.seq] = stored.problem
+            elif point.parent is not None and self.find(point.parent) is None:
+                reasons[point.seq] = f"the restore point {point.parent:06d} it builds on is missing"
+            elif point.parent in reasons:
+                reasons[point.seq] = f"it builds on {point.parent:06d}: {reasons[point.parent]}"
+        return reasons
+
+    def with_problem(self, seq: int, problem: str) -> "Chain":
+        """Return this chain with a problem noted at one of its points."""
+        points = tuple(
+            replace(p, problem=p.problem or problem) if p.point.seq == seq else p
+            for p in self.points
+        )
+        return replace(self, points=points)
+
+    def lineage(self, seq: int) -> tuple[Point, ...]:
+        """Return a point and all it builds on, the newest first.
+
+        Raises:
+            KeyError: if a link is missing.
+        """
+        line: list[Point] = []
+        wanted: int | None = seq
+        while wanted is not None:
+            stored = self.find(wanted)
+            if stored is None or (line and wanted >= line[-1].seq):
+                raise KeyError(wanted)
+            line.append(stored.point)
+            wanted = stored.point.parent
+        return tuple(line)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What an attempt at a point is about to create, written before it creates anything."""
+
+    vm_uuid: str
+    chain_id: str
+    seq: int
+    level: Literal["full", "inc"]
+    nonce: str
+    checkpoint: str
+    socket: str
+    scratch: tuple[str, ...]
+    started: datetime
+
+    @property
+    def directory(self) -> str:
+        """The name of the directory the point is made in."""
+        return point_directory(self.seq, self.level)
+
+
+def disk_layers(lineage: Iterable[Point], target: str) -> tuple[tuple[Point, PointDisk], ...]:
+    """Return the images that a disk of the first point of ``lineage`` is made of, newest first.
+
+    Raises:
+        KeyError: if the first point has no such disk or a parent lacks it.
+    """
+    layers: list[tuple[Point, PointDisk]] = []
+    wanted: str | None = None
+    for point in lineage:
+        if layers and point.directory != wanted:
+            continue
+        disk = point.disk(target)
+        if disk is None:
+            raise KeyError(target)
+        layers.append((point, disk))
+        wanted = disk.parent
+        if wanted is None:
+            return tuple(layers)
+    raise KeyError(target)

@@ -1,0 +1,235 @@
+"""The backup of one running VM: one atomic job, copied, checked, committed or undone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from vm_babysitter.domain.backup_plan import DiskPlan, Distrust
+from vm_babysitter.domain.chain import (
+    Attempt,
+    Chain,
+    Checkpoint,
+    Point,
+    checkpoint_name,
+    checkpoint_prefix,
+)
+from vm_babysitter.domain.errors import BabysitterError, ScratchUnfit
+from vm_babysitter.domain.vm import Vm
+from vm_babysitter.engine.disks import CopiedDisks, PointCopier
+from vm_babysitter.engine.planning import Planned, Planner, check_idle
+from vm_babysitter.engine.quiesce import Quiesced, quiesced, thaw_leftovers
+from vm_babysitter.engine.reconcile import Reconciler
+from vm_babysitter.engine.tools import Tools
+from vm_babysitter.ports import BackupRequest, DiskRequest, Export, PointDraft, Store
+
+DEFINITION_FILE = "domain.xml"
+_ADOPT_TRIES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class BackedUp:
+    """What a backup came to."""
+
+    chain: str
+    point: Point
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A job under way and what is known of its moment."""
+
+    attempt: Attempt
+    exports: tuple[Export, ...]
+    taken: datetime
+    quiesced: Quiesced
+
+
+class Backup:
+    """Makes the next restore point of a VM."""
+
+    def __init__(self, tools: Tools, store: Store) -> None:
+        self._tools = tools
+        self._store = store
+        self._observer = tools.observer
+        self._reconciler = Reconciler(tools.hypervisor, store, tools.places, tools.observer)
+
+    def run(self, name: str, *, force_full: bool = False) -> BackedUp:
+        """Back up one VM.
+
+        Raises:
+            BabysitterError: nothing that was there before has changed.
+        """
+        hypervisor = self._tools.hypervisor
+        started = self._tools.clock.now()
+        with self._store.lock():
+            self._observer.step("look")
+            vm = hypervisor.vm(name)
+            planner = Planner(hypervisor, self._store)
+            thaw_leftovers(hypervisor, self._tools.guard, self._observer)
+            self._reconciler.reconcile(vm)
+            check_idle(hypervisor, vm)
+            self._observer.step("plan")
+            planned = self._adopt(planner, vm, force_full=force_full)
+            chain, attempt = self._new_attempt(vm, planned, started)
+            self._observer.step("mark")
+            try:
+                point = self._attempt(vm, planned, chain, attempt)
+            except BaseException:
+                self._roll_back(vm, attempt)
+                raise
+            self._finish(vm, planned, chain, attempt)
+        seconds = (self._tools.clock.now() - started).total_seconds()
+        self._observer.step("done")
+        return BackedUp(chain.directory, point, seconds)
+
+    def _adopt(self, planner: Planner, vm: Vm, *, force_full: bool) -> Planned:
+        """Plan, and have libvirt validate every bitmap that the plan trusts."""
+        distrusted: set[Distrust] = set()
+        for _ in range(_ADOPT_TRIES):
+            planned = planner.plan(vm, force_full=force_full, distrusted=distrusted)
+            refused = [
+                checkpoint
+                for checkpoint in _checkpoints(planned.plan.disks)
+                if not self._tools.hypervisor.adopt_checkpoint(vm.uuid, checkpoint)
+            ]
+            if not refused:
+                return planned
+            distrusted |= {Distrust(t, c.name) for c in refused for t in c.disks}
+        everything = {
+            Distrust(d.target, d.since.name) for d in planned.plan.disks if d.since is not None
+        }
+        return planner.plan(vm, force_full=force_full, distrusted=distrusted | everything)
+
+    def _new_attempt(self, vm: Vm, planned: Planned, started: datetime) -> tuple[Chain, Attempt]:
+        clock, places = self._tools.clock, self._tools.places
+        if planned.plan.new_chain or planned.chain is None:
+            chain = self._store.new_chain(vm, clock.new_id(), started)
+        else:
+            chain = planned.chain
+        nonce, seq = clock.new_nonce(), chain.next_seq
+        return chain, Attempt(
+            vm_uuid=vm.uuid,
+            chain_id=chain.id,
+            seq=seq,
+            level=planned.plan.level,
+            nonce=nonce,
+            checkpoint=checkpoint_name(chain.id, seq, nonce),
+            socket=places.socket_path(nonce),
+            scratch=tuple(places.scratch_path(d.path, nonce, d.target) for d in planned.plan.disks),
+            started=started,
+        )
+
+    def _attempt(self, vm: Vm, planned: Planned, chain: Chain, attempt: Attempt) -> Point:
+        draft = self._store.begin(chain, attempt)
+        self._probe(attempt)
+        running = self._begin(vm, planned.plan.disks, attempt)
+        self._observer.step("copy")
+        copied = self._copy(vm, planned, chain, running, draft)
+        self._observer.step("save")
+        definition = self._tools.hypervisor.definition(vm.uuid)
+        files = (draft.save(DEFINITION_FILE, definition.encode()),)
+        point = self._manifest(vm, planned, running, copied)
+        self._observer.step("commit")
+        self._tools.cancel.check()
+        point = replace(point, files=files, finished=self._tools.clock.now())
+        draft.commit(point)
+        self._observer.step("committed")
+        return point
+
+    def _probe(self, attempt: Attempt) -> None:
+        self._observer.step("probe")
+        for path in attempt.scratch:
+            reason = self._tools.places.probe(path)
+            if reason:
+                raise ScratchUnfit(path, reason)
+
+    def _begin(self, vm: Vm, disks: Sequence[DiskPlan], attempt: Attempt) -> _Running:
+        hypervisor = self._tools.hypervisor
+        request = BackupRequest(
+            attempt.socket,
+            attempt.checkpoint,
+            tuple(
+                DiskRequest(d.target, scratch, None if d.since is None else d.since.name, d.track)
+                for d, scratch in zip(disks, attempt.scratch, strict=True)
+            ),
+        )
+        with quiesced(hypervisor, self._tools.guard, self._observer, vm) as state:
+            self._observer.step("begin")
+            exports = hypervisor.begin_backup(vm.uuid, request)
+            taken = self._tools.clock.now()
+        self._observer.step("begun")
+        # Right away: metadata that a crash leaves would break removing the VM in Unraid's GUI.
+        hypervisor.forget_checkpoints(vm.uuid, checkpoint_prefix(attempt.chain_id))
+        return _Running(attempt, exports, taken, state)
+
+    def _copy(
+        self, vm: Vm, planned: Planned, chain: Chain, running: _Running, draft: PointDraft
+    ) -> CopiedDisks:
+        parent = planned.plan.parent
+        lineage = () if parent is None else chain.lineage(parent.seq)
+        work = PointCopier(self._tools, self._store, chain, lineage, draft)
+        return work.copy(vm, running.attempt.socket, planned.plan.disks, running.exports)
+
+    def _manifest(self, vm: Vm, planned: Planned, running: _Running, copied: CopiedDisks) -> Point:
+        attempt, parent = running.attempt, planned.plan.parent
+        tracked = tuple(d.target for d in planned.plan.disks if d.track)
+        created = int(running.taken.timestamp())
+        return Point(
+            vm_uuid=vm.uuid,
+            vm_name=vm.name,
+            chain_id=attempt.chain_id,
+            seq=attempt.seq,
+            nonce=attempt.nonce,
+            level=attempt.level,
+            parent=None if parent is None else parent.seq,
+            started=attempt.started,
+            taken=running.taken,
+            finished=running.taken,
+            disks=copied.disks,
+            files=(),
+            checkpoint=Checkpoint(attempt.checkpoint, created, tracked) if tracked else None,
+            quiesced=running.quiesced.done,
+            quiesce_note=running.quiesced.note,
+            warnings=(*planned.plan.notes, *copied.warnings),
+            versions={**self._tools.versions, **self._tools.hypervisor.versions()},
+        )
+
+    def _finish(self, vm: Vm, planned: Planned, chain: Chain, attempt: Attempt) -> None:
+        """End the job of a committed point. What fails here is done by the next run."""
+        try:
+            self._reconciler.undo(vm, _with_commit(self._store, vm, chain), attempt)
+            self._observer.step("ended")
+            if planned.plan.new_chain and planned.chain is not None:
+                why = planned.plan.reasons[0]
+                self._store.archive(vm.uuid, planned.chain, why)
+            self._observer.step("tidy")
+            self._reconciler.tidy(vm)
+        except BabysitterError as error:
+            self._observer.note(f"The backup is complete; cleaning up is left to the next: {error}")
+
+    def _roll_back(self, vm: Vm, attempt: Attempt) -> None:
+        """Undo an attempt. What fails here is done by the next run."""
+        try:
+            self._observer.step("roll back")
+            chains = self._store.chains(vm.uuid)
+            chain = next(c for c in chains if c.id == attempt.chain_id)
+            self._reconciler.undo(vm, chain, attempt)
+            self._store.remove_empty_chains(vm.uuid)
+        except (BabysitterError, StopIteration) as error:
+            self._observer.note(f"Cleaning up is left to the next backup: {error}")
+
+
+def _checkpoints(disks: Sequence[DiskPlan]) -> tuple[Checkpoint, ...]:
+    """Return the checkpoints that the plan needs, each with the disks that need it."""
+    wanted: dict[str, Checkpoint] = {}
+    for disk in disks:
+        if disk.since is not None:
+            known = wanted.get(disk.since.name)
+            targets = (*(known.disks if known else ()), disk.target)
+            wanted[disk.since.name] = replace(disk.since, disks=targets)
+    return tuple(wanted.values())
+
+
+def _with_commit(store: Store, vm: Vm, chain: Chain) -> Chain:
+    return next((c for c in store.chains(vm.uuid) if c.id == chain.id), chain)

@@ -1,0 +1,98 @@
+"""Finds VMs, chains and points in a store by the words of a user."""
+
+from dataclasses import dataclass
+
+from vm_babysitter.domain.chain import Chain, Point, PointDisk, disk_layers
+from vm_babysitter.domain.errors import Damaged, InvalidInput, PointNotFound, VmNotFound
+from vm_babysitter.ports import Store, StoredVm
+
+LATEST = "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPoint:
+    """A restore point with the chain it lies in."""
+
+    vm: StoredVm
+    chain: Chain
+    point: Point
+
+    @property
+    def name(self) -> str:
+        """As a user writes it: ``<chain>/<seq>``."""
+        return point_name(self.chain, self.point.seq)
+
+    @property
+    def lineage(self) -> tuple[Point, ...]:
+        """The point and all it builds on, newest first."""
+        return self.chain.lineage(self.point.seq)
+
+    def layers(self, target: str) -> tuple[tuple[Point, PointDisk], ...]:
+        """The images that a disk of this point is made of, newest first."""
+        return disk_layers(self.lineage, target)
+
+
+def point_name(chain: Chain, seq: int) -> str:
+    """Return how a user names a point: ``<chain>/<seq>``."""
+    return f"{chain.directory}/{seq:06d}"
+
+
+def find_vm(store: Store, name: str) -> StoredVm:
+    """Return a VM with backups by its UUID, its present name or one it had.
+
+    Raises:
+        VmNotFound: none, or an old name that several VMs had.
+    """
+    vms = store.vms()
+    for matches in (
+        [vm for vm in vms if vm.uuid == name],
+        [vm for vm in vms if vm.names[-1:] == (name,)],
+        [vm for vm in vms if name in vm.names],
+    ):
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            uuids = ", ".join(vm.uuid for vm in matches)
+            raise InvalidInput("VM", name, "is the name of several VMs", f"Give a UUID: {uuids}.")
+    raise VmNotFound(name)
+
+
+def find_point(store: Store, vm_name: str, wanted: str) -> FoundPoint:
+    """Return the point that ``<chain>/<seq>`` or ``latest`` names.
+
+    Raises:
+        VmNotFound, PointNotFound, InvalidInput.
+        Damaged: it is there and its manifest cannot be read.
+    """
+    vm = find_vm(store, vm_name)
+    chains = store.chains(vm.uuid)
+    if wanted == LATEST:
+        every = [FoundPoint(vm, c, s.point) for c in chains for s in c.points]
+        if not every:
+            raise PointNotFound(vm_name, wanted)
+        return max(every, key=lambda found: found.point.taken)
+    directory, slash, number = wanted.partition("/")
+    if not slash or not number.isdecimal():
+        raise InvalidInput(
+            "POINT",
+            wanted,
+            "is no name of a restore point",
+            f"Write <series>/<number> or {LATEST}.",
+        )
+    for chain in chains:
+        if chain.directory == directory:
+            found = _in_chain(vm, chain, int(number))
+            if found is not None:
+                return found
+    raise PointNotFound(vm_name, wanted)
+
+
+def _in_chain(vm: StoredVm, chain: Chain, seq: int) -> FoundPoint | None:
+    stored = chain.find(seq)
+    if stored is not None:
+        return FoundPoint(vm, chain, stored.point)
+    for unreadable in chain.unreadable:
+        if unreadable.seq == seq:
+            path = f"{vm.directory}/{chain.directory}/{unreadable.directory}"
+            raise Damaged(path, unreadable.problem)
+    return None

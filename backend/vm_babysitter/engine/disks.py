@@ -1,0 +1,164 @@
+"""Copies all disks of a running backup job into a restore point."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from vm_babysitter.domain.backup_plan import DiskPlan
+from vm_babysitter.domain.blocks import BlockRun
+from vm_babysitter.domain.chain import Chain, Method, Point, PointDisk, disk_layers
+from vm_babysitter.domain.vm import Vm
+from vm_babysitter.engine.copying import (
+    Contradiction,
+    DiskCopier,
+    EmptyIndex,
+    NewLayer,
+    bytes_to_read,
+    runs_to_copy,
+)
+from vm_babysitter.engine.tools import Tools
+from vm_babysitter.ports import (
+    BlockIndex,
+    DiskReader,
+    Export,
+    Observer,
+    PointDraft,
+    Store,
+)
+
+
+class Meter:
+    """Adds up what the disks of a job have done, for one progress bar."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._lock = threading.Lock()
+        self._done = 0
+        self._total = 0
+
+    def expect(self, amount: int) -> None:
+        """Say that ``amount`` bytes more are to be done."""
+        with self._lock:
+            self._total += amount
+
+    def add(self, amount: int) -> None:
+        """Say that ``amount`` bytes more are done. Safe for threads."""
+        with self._lock:
+            self._done += amount
+            self._observer.progress(self._done, self._total)
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedDisks:
+    """The disks of a point, and what the user should know of them."""
+
+    disks: tuple[PointDisk, ...]
+    warnings: tuple[str, ...]
+
+
+class PointCopier:
+    """Copies the disks of one point."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        store: Store,
+        chain: Chain,
+        lineage: Sequence[Point],
+        draft: PointDraft,
+    ) -> None:
+        """``lineage`` is the parent point and all it builds on, newest first."""
+        self._tools = tools
+        self._store = store
+        self._chain = chain
+        self._lineage = lineage
+        self._draft = draft
+        self._meter = Meter(tools.observer)
+        self._warnings: list[str] = []
+
+    def copy(
+        self, vm: Vm, socket: str, plans: Sequence[DiskPlan], exports: Sequence[Export]
+    ) -> CopiedDisks:
+        """Copy each disk from its export."""
+        by_target = {export.target: export for export in exports}
+        for plan in plans:
+            with self._open(socket, by_target[plan.target]) as reader:
+                runs = _runs(reader, plan, plan.method)
+                self._meter.expect(bytes_to_read(runs, reader.size))
+        disks = []
+        for plan in plans:
+            with self._open(socket, by_target[plan.target]) as reader:
+                disks.append(self._copy_disk(vm, plan, reader))
+            self._tools.observer.step(f"copied {plan.target}")
+        return CopiedDisks(tuple(disks), tuple(self._warnings))
+
+    def _open(self, socket: str, export: Export) -> AbstractContextManager[DiskReader]:
+        return self._tools.exports.open(socket, export.name, export.bitmap)
+
+    def _copy_disk(self, vm: Vm, plan: DiskPlan, reader: DiskReader) -> PointDisk:
+        try:
+            return self._copy_by(plan.method, plan.reason, vm, plan, reader)
+        except Contradiction as error:
+            self._draft.drop(plan.target)
+            self._warnings.append(
+                f"disk {plan.target}: change tracking missed a change at byte {error.offset}; "
+                "the whole disk was compared instead"
+            )
+            self._tools.observer.note(self._warnings[-1])
+        reason = "change tracking proved wrong"
+        self._meter.expect(bytes_to_read(_runs(reader, plan, Method.SCAN), reader.size))
+        return self._copy_by(Method.SCAN, reason, vm, plan, reader)
+
+    def _copy_by(
+        self, method: Method, reason: str, vm: Vm, plan: DiskPlan, reader: DiskReader
+    ) -> PointDisk:
+        parent = None
+        if plan.parent is not None:
+            parent = (self._lineage[0], plan.parent)
+        image = self._draft.image(plan.target, reader.size, parent)
+        index = self._draft.index(plan.target, reader.size)
+        try:
+            with self._parent_index(vm, plan) as known:
+                copier = DiskCopier(
+                    reader,
+                    known,
+                    NewLayer(image, index),
+                    self._tools.fingerprint,
+                    self._meter.add,
+                    self._tools.cancel,
+                )
+                copied = copier.copy(_runs(reader, plan, method))
+            file, (index_file, entries) = image.finish(), index.finish()
+        finally:
+            image.discard()
+            index.discard()
+        return PointDisk(
+            target=plan.target,
+            method=method,
+            file=f"{plan.target}.qcow2",
+            index=f"{plan.target}.index",
+            virtual_size=reader.size,
+            file_size=file.size,
+            digest=file.digest,
+            index_digest=index_file.digest,
+            index_entries=entries,
+            read_bytes=copied.read_bytes,
+            written_bytes=copied.written_bytes,
+            path=plan.path,
+            identity=plan.identity,
+            source_format=plan.source_format,
+            reason=reason,
+            parent=None if parent is None else parent[0].directory,
+        )
+
+    def _parent_index(self, vm: Vm, plan: DiskPlan) -> AbstractContextManager[BlockIndex]:
+        if plan.parent is None:
+            return nullcontext(EmptyIndex())
+        layers = disk_layers(self._lineage, plan.target)
+        return self._store.open_index(vm.uuid, self._chain, layers)
+
+
+def _runs(reader: DiskReader, plan: DiskPlan, method: Method) -> Iterator[BlockRun]:
+    parent_size = None if plan.parent is None else plan.parent.virtual_size
+    return runs_to_copy(reader, tracked=method is Method.BITMAP, parent_size=parent_size)

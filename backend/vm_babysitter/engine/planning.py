@@ -1,0 +1,94 @@
+"""Gathers the facts of a VM and has the next backup planned."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from vm_babysitter.domain.backup_plan import BackupPlan, Distrust, live_chain, plan_backup
+from vm_babysitter.domain.chain import Chain, disk_layers
+from vm_babysitter.domain.errors import Busy, PointDamaged, VmNotEligible
+from vm_babysitter.domain.vm import (
+    DiskState,
+    DiskVerdict,
+    PowerState,
+    Verdict,
+    Vm,
+    eligible_disks,
+    judge_disk,
+)
+from vm_babysitter.ports import Hypervisor, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan with the chain and the disk states it was made from."""
+
+    plan: BackupPlan
+    chain: Chain | None
+    disks: tuple[DiskVerdict, ...]
+    states: dict[str, DiskState]
+
+
+def check_eligible(vm: Vm) -> tuple[DiskVerdict, ...]:
+    """Return the disks that a backup of this VM contains. Raises VmNotEligible."""
+    if vm.state not in {PowerState.RUNNING, PowerState.PAUSED}:
+        raise VmNotEligible(
+            vm.name, f"it is {vm.state}", "This version backs up VMs that run; start it."
+        )
+    for verdict in map(judge_disk, vm.disks):
+        if verdict.verdict is Verdict.REFUSED:
+            raise VmNotEligible(vm.name, f"disk {verdict.disk.target}: {verdict.reason}")
+    disks = eligible_disks(vm)
+    if not disks:
+        raise VmNotEligible(
+            vm.name, "it has no disk that can be backed up", "`vm-babysitter vms` says why."
+        )
+    return disks
+
+
+def check_idle(hypervisor: Hypervisor, vm: Vm) -> None:
+    """Raise Busy if a job is under way that a backup would wait for in vain."""
+    job = hypervisor.active_job(vm.uuid)
+    if job is not None:
+        raise Busy(f"VM {vm.name!r}", f"{job.kind} is running ({job.detail})")
+
+
+class Planner:
+    """Plans the next backup of a VM; changes nothing."""
+
+    def __init__(self, hypervisor: Hypervisor, store: Store | None) -> None:
+        """``store`` is None where there is no backup folder yet."""
+        self._hypervisor = hypervisor
+        self._store = store
+
+    def plan(
+        self, vm: Vm, *, force_full: bool = False, distrusted: Collection[Distrust] = ()
+    ) -> Planned:
+        """Plan the next backup, after the indexes it would build on were checked.
+
+        Raises:
+            VmNotEligible, UnsupportedFormat, Damaged.
+        """
+        disks = check_eligible(vm)
+        states = {s.target: s for s in self._hypervisor.disk_states(vm.uuid)}
+        chain = live_chain(self._store.chains(vm.uuid)) if self._store else None
+        while True:
+            plan = plan_backup(disks, states, chain, force_full=force_full, distrusted=distrusted)
+            damage = self._damaged_index(vm, chain, plan)
+            if damage is None or chain is None:
+                return Planned(plan, chain, disks, states)
+            chain = chain.with_problem(damage.seq, damage.reason)
+
+    def _damaged_index(self, vm: Vm, chain: Chain | None, plan: BackupPlan) -> PointDamaged | None:
+        """Return what is wrong with the block indexes that the plan builds on, if anything."""
+        if self._store is None or chain is None or plan.parent is None:
+            return None
+        lineage = chain.lineage(plan.parent.seq)
+        for disk in plan.disks:
+            if disk.parent is None:
+                continue
+            try:
+                with self._store.open_index(vm.uuid, chain, disk_layers(lineage, disk.target)):
+                    pass
+            except PointDamaged as error:
+                return error
+        return None

@@ -1,0 +1,61 @@
+"""Cleans up what an earlier attempt left: only what is provably ours."""
+
+from vm_babysitter.domain.backup_plan import removable_bitmaps
+from vm_babysitter.domain.chain import Attempt, Chain, checkpoint_prefix
+from vm_babysitter.domain.vm import PowerState, Vm
+from vm_babysitter.ports import Hypervisor, JobKind, Observer, ScratchPlaces, Store
+
+_QEMU_RUNS = frozenset({PowerState.RUNNING, PowerState.PAUSED})
+
+
+class Reconciler:
+    """Undoes attempts and removes change tracking that serves nothing any more."""
+
+    def __init__(
+        self, hypervisor: Hypervisor, store: Store, places: ScratchPlaces, observer: Observer
+    ) -> None:
+        self._hypervisor = hypervisor
+        self._store = store
+        self._places = places
+        self._observer = observer
+
+    def reconcile(self, vm: Vm) -> None:
+        """Undo every unfinished attempt at a backup of this VM in this store."""
+        for chain in self._store.chains(vm.uuid):
+            for attempt in chain.attempts:
+                self._observer.note(
+                    f"An interrupted backup ({chain.directory}/{attempt.seq:06d}) was cleaned up."
+                )
+                self.undo(vm, chain, attempt)
+            if vm.state in _QEMU_RUNS:
+                self._hypervisor.forget_checkpoints(vm.uuid, checkpoint_prefix(chain.id))
+        self._store.remove_empty_chains(vm.uuid)
+
+    def undo(self, vm: Vm, chain: Chain, attempt: Attempt) -> None:
+        """End an attempt: of one that was committed, only its job and working files remain.
+
+        The attempt's mark in the store goes last: killed in between, the next run does it again.
+        """
+        job = self._hypervisor.active_job(vm.uuid)
+        if job is not None and job.kind is JobKind.BACKUP and job.socket == attempt.socket:
+            self._hypervisor.end_backup(vm.uuid)
+        if vm.state in _QEMU_RUNS:
+            self._hypervisor.forget_checkpoints(vm.uuid, checkpoint_prefix(chain.id))
+            committed = chain.find(attempt.seq)
+            if committed is None or committed.point.nonce != attempt.nonce:
+                self._remove_bitmaps(vm, attempt.checkpoint)
+        for path in (*attempt.scratch, attempt.socket):
+            self._places.remove(path, attempt.nonce)
+        self._store.sweep(attempt)
+
+    def tidy(self, vm: Vm) -> None:
+        """Remove our bitmaps that no further backup will use."""
+        states = self._hypervisor.disk_states(vm.uuid)
+        for name, targets in removable_bitmaps(states, self._store.chains(vm.uuid)):
+            self._hypervisor.remove_bitmaps(vm.uuid, name, targets)
+
+    def _remove_bitmaps(self, vm: Vm, name: str) -> None:
+        states = self._hypervisor.disk_states(vm.uuid)
+        targets = [s.target for s in states if any(layer.bitmap(name) for layer in s.layers)]
+        if targets:
+            self._hypervisor.remove_bitmaps(vm.uuid, name, targets)

@@ -1,0 +1,151 @@
+"""Brings the disks of a restore point back as image files, or nothing at all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vm_babysitter.domain.chain import PointDisk
+from vm_babysitter.domain.errors import InvalidInput, PointDamaged
+from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.catalog import FoundPoint, find_point
+from vm_babysitter.engine.checked_reading import CheckedReading, Mismatch, content_bytes
+from vm_babysitter.engine.disks import Meter
+from vm_babysitter.ports import Fingerprint, ImageTool, Observer, RestoreFiles, RestorePlace, Store
+
+FORMATS = ("qcow2", "raw")
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a restore came to."""
+
+    point: str
+    files: tuple[Path, ...]
+    content_bytes: int
+    """Bytes written, zeros left aside."""
+
+
+class Restore:
+    """Restores points of one store."""
+
+    def __init__(
+        self,
+        store: Store,
+        images: ImageTool,
+        place: RestorePlace,
+        fingerprint: Fingerprint,
+        observer: Observer,
+        cancel: Cancel,
+    ) -> None:
+        self._store = store
+        self._images = images
+        self._place = place
+        self._fingerprint = fingerprint
+        self._observer = observer
+        self._cancel = cancel
+
+    def run(
+        self, vm: str, point: str, targets: Sequence[str] = (), format: str | None = None
+    ) -> Restored:
+        """Restore the disks named (all, if none is) and the files beside them.
+
+        Args:
+            vm: name or UUID of the VM.
+            point: ``<chain>/<seq>`` or ``latest``.
+            targets: the disks, by their targets.
+            format: ``qcow2`` or ``raw``; None keeps each disk's own.
+
+        Raises:
+            VmNotFound, PointNotFound, InvalidInput: the point, a disk, the place.
+            PointDamaged: any doubt about the data; nothing is left behind.
+            NotEnoughSpace, TransferFailed, StoreFailed, Cancelled.
+        """
+        found = find_point(self._store, vm, point)
+        self._refuse_broken(found)
+        disks = _choose_disks(found, targets)
+        needed = self._content(found, disks)
+        with self._place.fill(sum(needed)) as place:
+            meter = Meter(self._observer)
+            meter.expect(sum(needed))
+            files = [self._restore_disk(found, disk, format, place, meter) for disk in disks]
+            for file in found.point.files:
+                self._observer.step(f"restore {file.name}")
+                files.append(self._restore_file(found, file.name, file.digest, place))
+            self._observer.step("finish")
+        return Restored(found.name, tuple(files), sum(needed))
+
+    def _refuse_broken(self, found: FoundPoint) -> None:
+        broken = found.chain.broken.get(found.point.seq)
+        if broken is not None:
+            raise self._damaged(found, broken)
+
+    def _damaged(self, found: FoundPoint, reason: str) -> PointDamaged:
+        return PointDamaged(found.point.vm_name, found.name, found.point.seq, reason)
+
+    def _content(self, found: FoundPoint, disks: Sequence[PointDisk]) -> list[int]:
+        """Return how many bytes each disk holds."""
+        self._observer.step("measure")
+        amounts = []
+        for disk in disks:
+            layers = found.layers(disk.target)
+            with self._store.open_index(found.vm.uuid, found.chain, layers) as index:
+                amounts.append(content_bytes(index, disk.virtual_size))
+        return amounts
+
+    def _restore_disk(
+        self,
+        found: FoundPoint,
+        disk: PointDisk,
+        format: str | None,
+        place: RestoreFiles,
+        meter: Meter,
+    ) -> Path:
+        self._observer.step(f"restore {disk.target}")
+        chosen = format or (disk.source_format if disk.source_format in FORMATS else "qcow2")
+        path = place.begin(f"{disk.target}.{chosen}")
+        layers = found.layers(disk.target)
+        uuid, chain = found.vm.uuid, found.chain
+        paths = [(self._store.image_path(uuid, chain, p, d), "qcow2") for p, d in layers]
+        with (
+            self._store.open_index(uuid, chain, layers) as index,
+            self._images.open_for_reading(paths) as reader,
+        ):
+            if reader.size != disk.virtual_size:
+                reason = f"disk {disk.target} has {reader.size} bytes, not {disk.virtual_size}"
+                raise self._damaged(found, reason)
+            self._images.create(path, chosen, disk.virtual_size)
+            with self._images.open_for_writing(path, chosen) as writer:
+
+                def write(offset: int, data: memoryview) -> None:
+                    writer.write(offset, data)
+                    meter.add(len(data))
+
+                try:
+                    CheckedReading(reader, index, self._fingerprint, write, self._cancel).run()
+                except Mismatch as error:
+                    raise self._damaged(found, f"disk {disk.target}: {error}") from error
+        return place.final(path)
+
+    def _restore_file(self, found: FoundPoint, name: str, digest: str, place: RestoreFiles) -> Path:
+        source = self._store.file_path(found.vm.uuid, found.chain, found.point, name)
+        wrong = self._store.check_file(source, digest, image=False)
+        if wrong:
+            raise self._damaged(found, f"{name}: {wrong}")
+        path = place.begin(name)
+        place.copy(source, path)
+        return place.final(path)
+
+
+def _choose_disks(found: FoundPoint, targets: Sequence[str]) -> tuple[PointDisk, ...]:
+    if not targets:
+        return found.point.disks
+    chosen = []
+    for target in dict.fromkeys(targets):
+        disk = found.point.disk(target)
+        if disk is None:
+            known = ", ".join(d.target for d in found.point.disks)
+            raise InvalidInput(
+                "--disk", target, f"is not in restore point {found.name}", f"It has {known}."
+            )
+        chosen.append(disk)
+    return tuple(chosen)

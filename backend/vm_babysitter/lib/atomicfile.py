@@ -1,0 +1,50 @@
+"""Files that are there whole or not at all, and directories that stay written."""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write ``content`` to ``path`` so that a crash leaves the old file or the new one.
+
+    The file and its directory are on stable storage on return.
+
+    Raises:
+        OSError: nothing was changed at ``path``.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        write_new(temporary, content, mode, replace=True)
+        temporary.rename(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+def write_new(path: Path, content: bytes, mode: int = 0o600, *, replace: bool = False) -> None:
+    """Write a file and have its content on stable storage.
+
+    Raises:
+        FileExistsError: if it exists and ``replace`` is not set.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if replace else os.O_EXCL)
+    descriptor = os.open(path, flags | os.O_CLOEXEC, mode)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_directory(path: Path) -> None:
+    """Have the entries of a directory (new, renamed and removed names) on stable storage."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,146 @@
+"""A process that holds a libvirt connection for the tests; run as a program, not imported.
+
+libvirt's embedded QEMU driver keeps its root locked until the *process* ends, whatever is
+closed before, and a process can open it about 16 times only. So tests that want to hand the
+root on to somebody else do their own work in a process that can end.
+
+It is started with a URI, reads requests from standard input, one JSON document a line, and
+answers each with one line: ``{"result": ...}`` or ``{"error": [number, message]}``.
+"""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import libvirt
+import libvirt_qemu
+
+_REMOVE_ALL = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+_STATES = {
+    libvirt.VIR_DOMAIN_RUNNING: "running",
+    libvirt.VIR_DOMAIN_PAUSED: "paused",
+    libvirt.VIR_DOMAIN_SHUTOFF: "shutoff",
+    libvirt.VIR_DOMAIN_CRASHED: "crashed",
+}
+
+
+class Operations:
+    """What tests may ask for; each public method is an operation."""
+
+    def __init__(self, uri: str) -> None:
+        self._connection = libvirt.open(uri)
+
+    def ping(self) -> None:
+        pass
+
+    def names(self) -> list[str]:
+        return sorted(d.name() for d in self._connection.listAllDomains())
+
+    def define(self, xml: str) -> str:
+        return str(self._connection.defineXML(xml).UUIDString())
+
+    def start(self, name: str, running: bool) -> None:
+        flags = 0 if running else libvirt.VIR_DOMAIN_START_PAUSED
+        self._domain(name).createWithFlags(flags)
+
+    def destroy(self, name: str) -> None:
+        self._domain(name).destroy()
+
+    def suspend(self, name: str) -> None:
+        self._domain(name).suspend()
+
+    def resume(self, name: str) -> None:
+        self._domain(name).resume()
+
+    def undefine(self, name: str) -> None:
+        self._domain(name).undefineFlags(_REMOVE_ALL)
+
+    def remove(self, name: str) -> None:
+        """Make sure that no such domain is left."""
+        if name not in self.names():
+            return
+        domain = self._domain(name)
+        if domain.isActive():
+            domain.destroy()
+        if domain.isPersistent():
+            domain.undefineFlags(_REMOVE_ALL)
+
+    def state(self, name: str) -> str:
+        number = self._domain(name).state()[0]
+        return _STATES.get(number, str(number))
+
+    def xml(self, name: str, inactive: bool) -> str:
+        flags = libvirt.VIR_DOMAIN_XML_INACTIVE if inactive else 0
+        return str(self._domain(name).XMLDesc(flags))
+
+    def checkpoints(self, name: str) -> list[str]:
+        return sorted(c.getName() for c in self._domain(name).listAllCheckpoints())
+
+    def snapshot(self, name: str, xml: str, flags: int) -> None:
+        self._domain(name).snapshotCreateXML(xml, flags)
+
+    def resize(self, name: str, target: str, size: int) -> None:
+        self._domain(name).blockResize(target, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+
+    def _domain(self, name: str) -> libvirt.virDomain:
+        domain = self._connection.lookupByName(name)
+        _settle(domain)
+        return domain
+
+
+def _settle(domain: libvirt.virDomain) -> None:
+    """Wait until libvirt knows whether QEMU lives.
+
+    It takes running VMs over in the background when it is opened, and notices a killed one
+    a moment later.
+    """
+    deadline = time.monotonic() + 30
+    while domain.isActive() and time.monotonic() < deadline:
+        try:
+            libvirt_qemu.qemuMonitorCommand(domain, '{"execute": "query-status"}', 0)
+        except libvirt.libvirtError:
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _run_events() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+
+def _answer(action: Callable[[], object]) -> None:
+    try:
+        reply: dict[str, object] = {"result": action()}
+    except libvirt.libvirtError as error:
+        reply = {"error": [error.get_error_code(), str(error)]}
+    sys.stdout.write(json.dumps(reply) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    libvirt.virEventRegisterDefaultImpl()
+    threading.Thread(target=_run_events, daemon=True).start()
+    try:
+        operations = Operations(sys.argv[1])
+    except libvirt.libvirtError as error:
+        message = [error.get_error_code(), str(error)]
+        sys.stdout.write(json.dumps({"error": message}) + "\n")
+        return
+    for line in sys.stdin:
+        request = json.loads(line)
+        method = getattr(operations, request["operation"])
+        arguments = request["arguments"]
+        _answer(lambda method=method, arguments=arguments: method(*arguments))  # type: ignore[misc]
+
+
+if __name__ == "__main__":
+    main()
