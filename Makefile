@@ -12,7 +12,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
 
 demo: setup-run ## back up and restore a small VM of its own, watched step by step
-	@$(PYTHON) tests/demo/demo.py
+	@$(PYTHON) -m tests.demo.demo
 
 test: setup-test lint ## lint and all tests
 	@$(PYTHON) -m pytest -q -ra

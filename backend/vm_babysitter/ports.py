@@ -294,6 +294,12 @@ class BlockIndex(Protocol):
             Damaged, StoreFailed.
         """
 
+    def touched(self, first: int, count: int) -> list[int]:
+        """Return which of ``count`` blocks from ``first`` any layer has an entry for.
+
+        Ascending; calls must ascend too and not be mixed with those of ``expected``.
+        """
+
 
 class PointDraft(Protocol):
     """A restore point while it is being made. Nothing of it counts before ``commit``."""

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -244,12 +244,13 @@ def refused(
 
 def test_a_missing_image_is_named(tool: QemuImageTool, folder: Path) -> None:
     path = folder / "none"
-    for attempt in (
+    attempts: list[Callable[[], object]] = [
         lambda: tool.info(path),
         lambda: tool.check(path),
         lambda: refused(tool.open_for_reading([(path, "qcow2")])),
         lambda: refused(tool.open_for_writing(path, "qcow2")),
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(ImageUnreadable) as caught:
             attempt()
         assert caught.value.path == str(path)
@@ -267,10 +268,11 @@ def test_the_layer_that_is_missing_is_named(tool: QemuImageTool, deep: list[Path
 def test_what_is_no_image_is_refused(tool: QemuImageTool, folder: Path) -> None:
     path = folder / "text"
     path.write_text("no image\n" * 1000)
-    for attempt in (
+    attempts: list[Callable[[], object]] = [
         lambda: refused(tool.open_for_reading([(path, "qcow2")])),
         lambda: refused(tool.open_for_writing(path, "qcow2")),
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(ImageUnreadable) as caught:
             attempt()
         assert caught.value.reason == "Image is not in qcow2 format"

@@ -1,6 +1,5 @@
 """NBD servers to test against: nbdkit, and one that does exactly what a test tells it."""
 
-import os
 import socket
 import struct
 import threading
@@ -8,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from vm_babysitter.adapters.process import Child, start
 
@@ -49,9 +48,10 @@ class Peer:
             raise EOFError
         return data
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> Self:
         """Send raw bytes."""
         self._socket.sendall(data)
+        return self
 
     def requests(self) -> Iterator[Request]:
         """Yield what the client asks for, until it says goodbye."""
@@ -63,27 +63,27 @@ class Peer:
             data = self.take(length) if command == 1 else b""
             yield Request(command, handle, offset, length, data)
 
-    def simple(self, handle: int, data: bytes = b"", error: int = 0) -> None:
+    def simple(self, handle: int, data: bytes = b"", error: int = 0) -> Self:
         """Send a simple reply."""
-        self.send(struct.pack(">IIQ", 0x67446698, error, handle) + data)
+        return self.send(struct.pack(">IIQ", 0x67446698, error, handle) + data)
 
-    def chunk(self, handle: int, kind: int, payload: bytes = b"", *, done: bool = False) -> None:
+    def chunk(self, handle: int, kind: int, payload: bytes = b"", *, done: bool = False) -> Self:
         """Send a chunk of a structured reply."""
         header = struct.pack(">IHHQI", 0x668E33EF, int(done), kind, handle, len(payload))
-        self.send(header + payload)
+        return self.send(header + payload)
 
-    def data(self, handle: int, offset: int, data: bytes, *, done: bool = False) -> None:
+    def data(self, handle: int, offset: int, data: bytes, *, done: bool = False) -> Self:
         """Send a chunk with data."""
-        self.chunk(handle, 1, struct.pack(">Q", offset) + data, done=done)
+        return self.chunk(handle, 1, struct.pack(">Q", offset) + data, done=done)
 
-    def hole(self, handle: int, offset: int, length: int, *, done: bool = False) -> None:
+    def hole(self, handle: int, offset: int, length: int, *, done: bool = False) -> Self:
         """Send a chunk that says zeros."""
-        self.chunk(handle, 2, struct.pack(">QI", offset, length), done=done)
+        return self.chunk(handle, 2, struct.pack(">QI", offset, length), done=done)
 
-    def status(self, handle: int, context: int, *extents: tuple[int, int], done: bool) -> None:
+    def status(self, handle: int, context: int, *extents: tuple[int, int], done: bool) -> Self:
         """Send a block status of (length, flags) for one context."""
         body = b"".join(struct.pack(">II", *extent) for extent in extents)
-        self.chunk(handle, 5, struct.pack(">I", context) + body, done=done)
+        return self.chunk(handle, 5, struct.pack(">I", context) + body, done=done)
 
 
 class FakeServer:
@@ -160,6 +160,20 @@ class FakeServer:
                 peer.send(struct.pack(">QIII", 0x3E889045565A9, option, kind, len(data)) + data)
 
 
+Fake = Callable[..., FakeServer]
+"""Makes such a server: the fixture ``fake``."""
+
+
+def after_requests(reply: Callable[[Peer, Request], object]) -> Callable[[Peer], None]:
+    """Behave by replying to each request."""
+
+    def behave(peer: Peer) -> None:
+        for request in peer.requests():
+            reply(peer, request)
+
+    return behave
+
+
 def _queries(body: bytes) -> Sequence[bytes]:
     at = 4 + struct.unpack_from(">I", body)[0] + 4
     found = []
@@ -189,4 +203,4 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
 
 def open_descriptors() -> int:
     """Count the open file descriptors of this process."""
-    return len(os.listdir("/proc/self/fd"))
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())

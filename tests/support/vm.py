@@ -206,9 +206,16 @@ class TestVm:
             if name and self._device(target).removeprefix(_PERIPHERAL) == name.removeprefix(
                 _PERIPHERAL
             ):
-                image = block["inserted"]["image"]
-                return Path(_file_of(image["filename"])), image["format"]
+                file = block["inserted"]["image"]["filename"]
+                return Path(_file_of(file)), self._format_of(qmp, file)
         raise LookupError(f"QEMU has no disk {target!r}")
+
+    @staticmethod
+    def _format_of(qmp: Qmp, file: str) -> str:
+        """The driver that reads an image; during a backup job a filter lies on top of it."""
+        nodes = cast(list[dict[str, str]], qmp.execute("query-named-block-nodes"))
+        drivers = {node["drv"] for node in nodes if node["file"] == file}
+        return next((d for d in sorted(drivers) if d in {"qcow2", "qed"}), "raw")
 
     def _qemu_io(self, target: str, command: str, expected: str) -> None:
         with self.monitor() as qmp:

@@ -111,10 +111,12 @@ def backup_text(result: BackedUp) -> str:
     point = result.point
     read = sum(d.read_bytes for d in point.disks)
     stored = sum(d.written_bytes for d in point.disks)
+    zeroed = sum(d.zeroed_bytes for d in point.disks)
+    emptied = f"{format_bytes(zeroed)} have become zero, " if zeroed else ""
     kind = "full backup" if point.level == "full" else "increment"
     lines = [
         f"Restore point {result.chain}/{point.seq:06d} of {point.vm_name!r} is complete: {kind}, "
-        f"{format_bytes(read)} read, {format_bytes(stored)} stored, "
+        f"{format_bytes(read)} read, {format_bytes(stored)} stored, {emptied}"
         f"{format_duration(result.seconds)}."
     ]
     if not point.quiesced:

@@ -60,6 +60,8 @@ class PointDisk:
     """Bytes read from the VM's disk for this point."""
     written_bytes: int
     """Bytes of content stored, zeros left aside."""
+    zeroed_bytes: int
+    """Bytes (in whole blocks) that had content in the parent and are zero now."""
     path: str
     """The image that QEMU had open."""
     identity: str
@@ -242,6 +244,22 @@ class Attempt:
     def directory(self) -> str:
         """The name of the directory the point is made in."""
         return point_directory(self.seq, self.level)
+
+
+def layers_after(
+    lineage: Iterable[Point], target: str, checkpoint: str
+) -> tuple[tuple[Point, PointDisk], ...]:
+    """Return the images of a disk that are newer than the point with this checkpoint.
+
+    Raises:
+        KeyError: as ``disk_layers``.
+    """
+    layers: list[tuple[Point, PointDisk]] = []
+    for point, disk in disk_layers(lineage, target):
+        if point.checkpoint is not None and point.checkpoint.name == checkpoint:
+            break
+        layers.append((point, disk))
+    return tuple(layers)
 
 
 def disk_layers(lineage: Iterable[Point], target: str) -> tuple[tuple[Point, PointDisk], ...]:

@@ -40,6 +40,10 @@ class Contradiction(Exception):
 class EmptyIndex:
     """The index of no parent: every block counts as zero."""
 
+    def touched(self, first: int, count: int) -> list[int]:
+        """See ``ports.BlockIndex``."""
+        return []
+
     def expected(self, first: int, count: int) -> list[bytes]:
         """See ``ports.BlockIndex``."""
         return [ZERO_HASH] * count
@@ -51,6 +55,7 @@ class Copied:
 
     read_bytes: int
     written_bytes: int
+    zeroed_bytes: int
 
 
 class _Work(NamedTuple):
@@ -69,7 +74,11 @@ class _Change(NamedTuple):
 
 
 def runs_to_copy(
-    reader: DiskReader, *, tracked: bool, parent_size: int | None
+    reader: DiskReader,
+    *,
+    tracked: bool,
+    parent_size: int | None,
+    touched: Iterable[Flagged] | None = None,
 ) -> Iterator[BlockRun]:
     """Stream what to do with each run of blocks; may be called again for another pass.
 
@@ -77,16 +86,40 @@ def runs_to_copy(
         reader: the disk.
         tracked: whether its dirty map says what may have changed.
         parent_size: bytes of this disk in the parent, None without one.
+        touched: where the bitmap is that of an ancestor of the parent, which blocks the
+            points since then changed. Where the bitmap has recorded all along it has these
+            too; in an image that was put back to an earlier state it has not.
     """
     zeros = reader.zero_map()
     if tracked:
         dirty = _dirty_beyond(
             reader.dirty_map(), reader.size if parent_size is None else parent_size
         )
+        if touched is not None:
+            dirty = either(dirty, touched)
         extents = merge_maps(zeros, dirty)
     else:
         extents = all_dirty(zeros)
     return block_runs(extents, reader.size, _cut_blocks(reader.size, parent_size))
+
+
+def either(left: Iterable[Flagged], right: Iterable[Flagged]) -> Iterator[Flagged]:
+    """Merge two maps of one disk: a range is flagged where one of them says so."""
+    for start, end, one, other in merge_maps(left, right):
+        yield Flagged(start, end, one or other)
+
+
+def touched_map(index: BlockIndex, size: int) -> Iterator[Flagged]:
+    """Stream which blocks of a disk have an entry in an index; covers 0 to ``size``."""
+    position, blocks = 0, block_count(size)
+    for first in range(0, blocks, ZERO_STEP):
+        for start, end in consecutive(index.touched(first, min(ZERO_STEP, blocks - first))):
+            if start * BLOCK_SIZE > position:
+                yield Flagged(position, start * BLOCK_SIZE, False)
+            position = min(end * BLOCK_SIZE, size)
+            yield Flagged(start * BLOCK_SIZE, position, True)
+    if position < size:
+        yield Flagged(position, size, False)
 
 
 def _dirty_beyond(dirty: Iterable[Flagged], limit: int) -> Iterator[Flagged]:
@@ -158,6 +191,7 @@ class DiskCopier:
         self._lock = threading.Lock()
         self._read_bytes = 0
         self._written_bytes = 0
+        self._zeroed_blocks = 0
         self._zero = zero_fingerprints(fingerprint, reader.size)
 
     def copy(self, runs: Iterable[BlockRun]) -> Copied:
@@ -169,7 +203,7 @@ class DiskCopier:
         """
         self._reader.read(self._work(runs), self._consume)
         self._in_order.end()
-        return Copied(self._read_bytes, self._written_bytes)
+        return Copied(self._read_bytes, self._written_bytes, self._zeroed_blocks * BLOCK_SIZE)
 
     def _work(self, runs: Iterable[BlockRun]) -> Iterator[tuple[Piece, _Work]]:
         """Turn runs into numbered pieces to read; zero runs are settled on the way."""
@@ -229,6 +263,7 @@ class DiskCopier:
         for block, place, hashes in changes:
             if place is None:
                 self._image.map_zero(block, len(hashes))
+                self._zeroed_blocks += len(hashes)
             else:
                 self._image.map_data(block, place, len(hashes))
             for i, known in enumerate(hashes):

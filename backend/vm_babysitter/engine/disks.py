@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from vm_babysitter.domain.backup_plan import DiskPlan
-from vm_babysitter.domain.blocks import BlockRun
-from vm_babysitter.domain.chain import Chain, Method, Point, PointDisk, disk_layers
+from vm_babysitter.domain.blocks import BlockRun, Flagged
+from vm_babysitter.domain.chain import Chain, Method, Point, PointDisk, disk_layers, layers_after
+from vm_babysitter.domain.errors import NotEnoughSpace
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.engine.copying import (
     Contradiction,
@@ -16,6 +17,7 @@ from vm_babysitter.engine.copying import (
     NewLayer,
     bytes_to_read,
     runs_to_copy,
+    touched_map,
 )
 from vm_babysitter.engine.tools import Tools
 from vm_babysitter.ports import (
@@ -82,16 +84,24 @@ class PointCopier:
     ) -> CopiedDisks:
         """Copy each disk from its export."""
         by_target = {export.target: export for export in exports}
+        surely_stored = 0
         for plan in plans:
             with self._open(socket, by_target[plan.target]) as reader:
-                runs = _runs(reader, plan, plan.method)
-                self._meter.expect(bytes_to_read(runs, reader.size))
+                amount = bytes_to_read(self._runs(vm, plan, plan.method, reader), reader.size)
+                self._meter.expect(amount)
+                surely_stored += amount if plan.method is Method.FULL else 0
+        self._check_space(surely_stored)
         disks = []
         for plan in plans:
             with self._open(socket, by_target[plan.target]) as reader:
                 disks.append(self._copy_disk(vm, plan, reader))
             self._tools.observer.step(f"copied {plan.target}")
         return CopiedDisks(tuple(disks), tuple(self._warnings))
+
+    def _check_space(self, needed: int) -> None:
+        free = self._store.free_bytes()
+        if free < needed:
+            raise NotEnoughSpace(str(self._store.path), free, needed)
 
     def _open(self, socket: str, export: Export) -> AbstractContextManager[DiskReader]:
         return self._tools.exports.open(socket, export.name, export.bitmap)
@@ -107,7 +117,7 @@ class PointCopier:
             )
             self._tools.observer.note(self._warnings[-1])
         reason = "change tracking proved wrong"
-        self._meter.expect(bytes_to_read(_runs(reader, plan, Method.SCAN), reader.size))
+        self._meter.expect(bytes_to_read(self._runs(vm, plan, Method.SCAN, reader), reader.size))
         return self._copy_by(Method.SCAN, reason, vm, plan, reader)
 
     def _copy_by(
@@ -128,7 +138,7 @@ class PointCopier:
                     self._meter.add,
                     self._tools.cancel,
                 )
-                copied = copier.copy(_runs(reader, plan, method))
+                copied = copier.copy(self._runs(vm, plan, method, reader))
             file, (index_file, entries) = image.finish(), index.finish()
         finally:
             image.discard()
@@ -145,6 +155,7 @@ class PointCopier:
             index_entries=entries,
             read_bytes=copied.read_bytes,
             written_bytes=copied.written_bytes,
+            zeroed_bytes=copied.zeroed_bytes,
             path=plan.path,
             identity=plan.identity,
             source_format=plan.source_format,
@@ -158,7 +169,25 @@ class PointCopier:
         layers = disk_layers(self._lineage, plan.target)
         return self._store.open_index(vm.uuid, self._chain, layers)
 
+    def _runs(
+        self, vm: Vm, plan: DiskPlan, method: Method, reader: DiskReader
+    ) -> Iterator[BlockRun]:
+        return runs_to_copy(
+            reader,
+            tracked=method is Method.BITMAP,
+            parent_size=None if plan.parent is None else plan.parent.virtual_size,
+            touched=self._touched(vm, plan, reader.size) if method is Method.BITMAP else None,
+        )
 
-def _runs(reader: DiskReader, plan: DiskPlan, method: Method) -> Iterator[BlockRun]:
-    parent_size = None if plan.parent is None else plan.parent.virtual_size
-    return runs_to_copy(reader, tracked=method is Method.BITMAP, parent_size=parent_size)
+    def _touched(self, vm: Vm, plan: DiskPlan, size: int) -> Iterator[Flagged] | None:
+        """Return what the points after that of the bitmap changed, None if there are none."""
+        if plan.since is None:
+            return None
+        newer = layers_after(self._lineage, plan.target, plan.since.name)
+        return self._stream_touched(vm, newer, size) if newer else None
+
+    def _stream_touched(
+        self, vm: Vm, layers: Sequence[tuple[Point, PointDisk]], size: int
+    ) -> Iterator[Flagged]:
+        with self._store.open_index(vm.uuid, self._chain, layers) as index:
+            yield from touched_map(index, size)

@@ -53,6 +53,17 @@ class MergedIndex:
                 result[block - first] = fingerprint
         return result
 
+    def touched(self, first: int, count: int) -> list[int]:
+        """Return which of ``count`` blocks from ``first`` any layer has an entry for.
+
+        Raises:
+            ValueError, Damaged, StoreFailed: as ``expected``.
+        """
+        if first < self._asked:
+            raise ValueError(f"block {first} was passed already")
+        end = self._asked = first + count
+        return sorted({block for _, found in self._take(first, end) for block, _ in found})
+
     def _take(self, first: int, end: int) -> list[tuple[int, list[tuple[int, bytes]]]]:
         """Pass all layers up to block ``end``. Returns what they have there, by age."""
         found: list[tuple[int, list[tuple[int, bytes]]]] = []

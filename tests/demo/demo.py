@@ -1,0 +1,260 @@
+"""`make demo`: a running VM is backed up, killed upon, and restored, told in plain words.
+
+All of it happens under a temporary folder with a libvirt of its own inside this process's
+children; the system's libvirt and VMs are never touched.
+"""
+
+import json
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.embed import EmbeddedLibvirt
+from tests.support.vm import MIB, DiskSpec, TestVm, copy_content, kvm_works
+from vm_babysitter.lib.units import format_bytes, format_duration
+
+VM = 'My "VM" & co'
+KIB = 1024
+TARGETS = ("vda", "vdb")
+_KILL_TRIES = 5
+_ROOM = 3 * 1024 * MIB
+
+
+class Demo:
+    """The story, step by step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = folder / "backups"
+        self.libvirt = EmbeddedLibvirt(folder / "libvirt")
+        self.chance = random.Random(2026)
+        self.references: dict[str, dict[str, Path]] = {}
+        self.compared = self.identical = 0
+        for name in ("backups", "disks", "references"):
+            (folder / name).mkdir()
+
+    def run(self) -> bool:
+        """Tell the story; return whether every comparison came out identical."""
+        say(f"Everything happens in {self.folder} and is removed at the end.")
+        if not kvm_works():
+            say("This machine has no KVM; QEMU emulates, which takes longer.")
+        vm = self.make_vm()
+        try:
+            self.first_backups(vm)
+            self.verify()
+            self.killed_backup(vm)
+            self.restore_all()
+            self.restore_by_hand()
+        finally:
+            vm.kill()
+            vm.remove()
+        print(f"\ndemo: {self.identical} of {self.compared} restore points identical")
+        return 0 < self.compared == self.identical
+
+    def make_vm(self) -> TestVm:
+        title("A VM runs")
+        unmap = (("discard", "unmap"),)
+        disks = (
+            DiskSpec("vda", size=512 * MIB, driver=unmap),
+            DiskSpec("vdb", size=64 * MIB, cluster_size=4 * KIB, driver=unmap),
+        )
+        vm = TestVm(self.libvirt, self.folder / "disks", VM, disks)
+        vm.start(running=True)
+        self.fill(vm, "vda", 0, 128)
+        self.fill(vm, "vdb", 8, 16)
+        say(f"{VM!r} runs with two qcow2 disks, 512 MiB and 64 MiB; 144 MiB of them are in use.")
+        self.command("vms")
+        return vm
+
+    def first_backups(self, vm: TestVm) -> None:
+        title("A full backup while it runs, then three increments")
+        self.backup(vm, "The first backup reads all that is in use.")
+        vm.write("vda", 3 * MIB, 5 * MIB, 0x11)
+        vm.write("vdb", 9 * MIB + 1536, 40 * KIB, 0x22)
+        self.backup(vm, "The VM overwrites 5 MiB of one disk and 40 KiB of the other.")
+        vm.zero("vda", 20 * MIB, 6 * MIB)
+        vm.discard("vda", 40 * MIB, 8 * MIB)
+        vm.zero("vdb", 12 * MIB, 1 * MIB)
+        self.backup(vm, "It writes zeros over 7 MiB and discards 8 MiB (as fstrim does).")
+        for _ in range(200):
+            vm.write("vda", self.chance.randrange(0, 500 * MIB, 4 * KIB), 4 * KIB, 0x33)
+        self.backup(vm, "It writes 200 blocks of 4 KiB, scattered over the whole disk.")
+        self.command("points", VM)
+
+    def verify(self) -> None:
+        title("Verify: are the files complete, and would they restore what was backed up?")
+        self.command("verify", VM)
+
+    def killed_backup(self, vm: TestVm) -> None:
+        title("A fifth backup, killed with kill -9 in the middle")
+        for _ in range(_KILL_TRIES):
+            self.fill(vm, "vda", 256, 160)
+            say("The VM writes another 160 MiB; the backup of that is killed.")
+            if self.kill_a_backup():
+                break
+        else:
+            raise RuntimeError("the backup was always faster than the kill")
+        vm.write("vda", 1 * MIB, 64 * KIB, 0x44)
+        say(f"The VM did not notice: it is {vm.state} and goes on writing.")
+        say("The unfinished attempt is no restore point:")
+        self.command("points", VM)
+        self.backup(vm, "The next backup cleans up by itself and goes on from the same point.")
+
+    def restore_all(self) -> None:
+        title("Every restore point is restored and compared with the disk as it was then")
+        for point, references in self.references.items():
+            target = self.folder / "restored"
+            started = time.monotonic()
+            self.command("restore", VM, point, "--to", str(target), quiet=True)
+            seconds = time.monotonic() - started
+            images = {t: target / f"{t}.qcow2" for t in TARGETS}
+            self.compare(f"{point}, restored in {format_duration(seconds)}", images, references)
+            shutil.rmtree(target)
+
+    def restore_by_hand(self) -> None:
+        title("The newest point once more, with nothing but qemu-img convert")
+        point, references = list(self.references.items())[-1]
+        chain, seq = point.split("/")
+        (directory,) = self.store.glob(f"*/{chain}/{seq}-*")
+        images = {}
+        for target in TARGETS:
+            image, raw = directory / f"{target}.qcow2", self.folder / f"{target}.raw"
+            show("qemu-img", "convert", "-O", "raw", str(image), str(raw))
+            images[target] = copy_content(image, "qcow2", raw)
+        self.compare(f"{point}, converted", images, references)
+
+    def fill(self, vm: TestVm, target: str, start_mib: int, length_mib: int) -> None:
+        """Write random data."""
+        for position in range(start_mib, start_mib + length_mib, 8):
+            vm.write_bytes(target, position * MIB, self.chance.randbytes(8 * MIB))
+
+    def backup(self, vm: TestVm, story: str) -> None:
+        """Back up, and keep what the disks hold now to compare with."""
+        say(story)
+        number = len(self.references)
+        references = {
+            t: vm.reference(t, self.folder / "references" / f"{number}-{t}.raw") for t in TARGETS
+        }
+        self.command("backup", VM)
+        listed = json.loads(self.call("points", VM, "--json").stdout)
+        self.references[max(entry["point"] for entry in listed)] = references
+
+    def kill_a_backup(self) -> bool:
+        """Kill a backup while it copies; return whether it was in time."""
+        arguments = self.arguments("backup", VM)
+        show("vm-babysitter", "…", "backup", VM)
+        process = subprocess.Popen(
+            arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+        )
+        while process.poll() is None and not self.copying():
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        unfinished = list(self.store.glob("*/*/*.attempt.json"))
+        if not unfinished:
+            say("It was faster; once more.")
+            return False
+        size = sum(f.stat().st_blocks * 512 for f in self.store.glob("*/*/000004-inc/*"))
+        say(f"Killed after {format_bytes(size)} had been written.")
+        return not any(self.store.glob("*/*/000004-inc/point.json"))
+
+    def copying(self) -> bool:
+        """Whether the fifth point has begun to be filled."""
+        images = self.store.glob("*/*/000004-inc/vda.qcow2")
+        return any(image.stat().st_blocks * 512 > 16 * MIB for image in images)
+
+    def compare(self, what: str, images: dict[str, Path], references: dict[str, Path]) -> None:
+        """Compare with qemu-img, which knows nothing of us."""
+        same = True
+        for target, image in images.items():
+            done = subprocess.run(
+                ["qemu-img", "compare", str(image), str(references[target])],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            same &= done.returncode == 0
+        self.compared += 1
+        self.identical += same
+        say(f"{what}: {'identical' if same else 'DIFFERENT'}")
+
+    def command(self, *arguments: str, quiet: bool = False) -> None:
+        """Run a command of ours and show what it says."""
+        show("vm-babysitter", "…", *arguments)
+        done = self.call(*arguments)
+        if not quiet:
+            print(indented(done.stderr + done.stdout))
+
+    def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self.arguments(*arguments),
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment(),
+        )
+        if done.returncode:
+            raise RuntimeError(f"{arguments[0]} failed: {done.stderr.strip()}")
+        return done
+
+    def arguments(self, *arguments: str) -> list[str]:
+        tool = [sys.executable, "-m", "vm_babysitter", "--standalone", "--uri", self.libvirt.uri]
+        return [*tool, "--store", str(self.store), "--allow-ram-store", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """The environment of our commands: the embedded libvirt says errors only."""
+    return {**os.environ, "LIBVIRT_LOG_OUTPUTS": "4:stderr"}
+
+
+def title(text: str) -> None:
+    print(f"\n== {text}")
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def show(*arguments: str) -> None:
+    words = [a if a == "…" else shlex.quote(a) for a in arguments]
+    print(f"  $ {' '.join(words)}", flush=True)
+
+
+def indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.rstrip().splitlines())
+
+
+def roomy_folder(make: Callable[..., str] = tempfile.mkdtemp) -> Path:
+    """Make a temporary folder where a few GiB fit; short, since sockets are made below it."""
+    for place in ("/var/tmp", "/tmp"):
+        if Path(place).is_dir() and shutil.disk_usage(place).free > _ROOM:
+            return Path(make(prefix="vmb-demo-", dir=place))
+    raise SystemExit("demo: neither /var/tmp nor /tmp has 3 GiB free")
+
+
+def main() -> int:
+    if os.geteuid() != 0:
+        say("demo: libvirt's embedded driver needs root; run it as root.")
+        return 1
+    folder = roomy_folder()
+    demo = Demo(folder)
+    started = time.monotonic()
+    try:
+        good = demo.run()
+    finally:
+        demo.libvirt.close()
+        shutil.rmtree(folder)
+    say(f"It took {format_duration(time.monotonic() - started)}.") if not good else None
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
