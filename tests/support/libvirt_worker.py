@@ -83,6 +83,10 @@ class Operations:
     def checkpoints(self, name: str) -> list[str]:
         return sorted(c.getName() for c in self._domain(name).listAllCheckpoints())
 
+    def job(self, name: str) -> int:
+        """The type of the job that libvirt has under way; 0 is none."""
+        return int(self._domain(name).jobInfo()[0])
+
     def snapshot(self, name: str, xml: str, flags: int) -> None:
         self._domain(name).snapshotCreateXML(xml, flags)
 

@@ -92,6 +92,9 @@ def _look(path: Path, point: Point) -> str:
     """Say what of a point's files is missing or has another size, empty if nothing."""
     wanted = [(disk.file, disk.file_size) for disk in point.disks]
     wanted += [(file.name, file.size) for file in point.files]
+    wanted_names = [name for name, _ in wanted] + [disk.index for disk in point.disks]
+    if any(Path(name).name != name for name in wanted_names):
+        return "its manifest names a file outside of its folder"
     for name, size in wanted:
         try:
             found = (path / name).stat().st_size
