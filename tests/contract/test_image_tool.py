@@ -348,6 +348,8 @@ def test_create_makes_what_was_asked_and_never_overwrites(folder: Path) -> None:
 def test_a_failed_create_leaves_nothing(folder: Path) -> None:
     with pytest.raises(CommandFailed):
         QemuImageTool().create(folder / "a", "qcow2", MIB, cluster_size=3)
+    with pytest.raises(CommandFailed, match="nonsense"):
+        QemuImageTool().create(folder / "a", "nonsense", MIB)
     assert list(folder.iterdir()) == []
 
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -70,10 +71,19 @@ def test_a_reader_can_read_again(folder: Path) -> None:
         nbdkit(folder, "pattern", "2M") as (address, _),
         open_reader(address, "") as reader,
     ):
-        for length in (65536, MIB, 4096):  # buffers are reused where they are long enough
+        for length in (65536, MIB):
             got = Collected(2 * MIB)
             reader.read(pieces(2 * MIB, length), got)
             assert got.data == pattern(0, 2 * MIB)
+
+
+def test_pieces_of_all_lengths_mix(folder: Path) -> None:
+    """Memory is used again where it is long enough."""
+    ends = [512, 4096, 300_032, 300_544, 1_000_448, 1_000_960, MIB + 512, 2 * MIB]
+    with nbdkit(folder, "pattern", "2M") as (address, _), open_reader(address, "") as reader:
+        got = Collected(2 * MIB)
+        reader.read(((Piece(a, b - a), a) for a, b in pairwise([0, *ends])), got)
+    assert got.data == pattern(0, 2 * MIB)
 
 
 def test_no_pieces_is_no_work(folder: Path) -> None:

@@ -74,7 +74,7 @@ def test_contexts_of_different_reach_are_trimmed_and_joined(fake: Fake, step: in
         position = request.offset
         while position < min(request.offset + 100_000, MIB):
             end = (position // 24576 + 1) * 24576
-            zeros.append((end - position, 3 if position // 24576 % 2 else 0))
+            zeros.append((end - position, 2 if position // 24576 % 2 else 1))
             position = end  # may reach beyond what was asked, even beyond the disk
         peer.status(request.handle, 1, *zeros, done=False)
         dirt = [(4096, int(request.offset // 4096 % 8 == 0))]
@@ -91,6 +91,16 @@ def test_contexts_of_different_reach_are_trimmed_and_joined(fake: Fake, step: in
         check_cover(ranges, MIB)
         same = [a for a, b in pairwise(ranges) if a.flag == b.flag]
         assert all(one.end % step == 0 for one in same), "neighbours are joined within a step"
+
+
+def test_what_reaches_beyond_the_question_is_cut(fake: Fake) -> None:
+    def reply(peer: Peer, request: Request) -> None:
+        peer.status(request.handle, 1, (3 * MIB, 2), done=False)
+        peer.status(request.handle, 2, (3 * MIB, 1), done=True)
+
+    with block_status(fake(after_requests(reply)), 4096 * 3) as status:
+        for context in CONTEXTS:
+            check_cover(list(status.map(context)), MIB)
 
 
 WRONG_STATUS: dict[str, Callable[[Peer, Request], object]] = {

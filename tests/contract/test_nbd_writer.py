@@ -155,6 +155,22 @@ def test_a_writer_gives_up_a_silent_server(fake: Fake) -> None:
         with_writer(server.address, use, HASTY)
 
 
+def test_a_server_that_is_slow_to_take_the_data_gets_all_of_it(fake: Fake) -> None:
+    """It stops in the middle of a request for longer than the time-out, then goes on."""
+    data = pattern(0, MIB)
+    taken: list[bytes] = []
+
+    def behave(peer: Peer) -> None:
+        time.sleep(0.75)
+        for request in peer.requests():
+            taken.append(request.data)
+            peer.simple(request.handle)
+
+    with open_writer(fake(behave).address, "", tuning=Tuning(timeout=0.5)) as writer:
+        writer.write(0, memoryview(data))
+    assert taken == [data, b""]
+
+
 def test_a_read_only_export_is_refused_for_writing(folder: Path) -> None:
     with (
         nbdkit(folder, "-r", "memory", "1M") as (address, _),

@@ -96,11 +96,15 @@ def test_a_child_that_ends_by_itself_is_noticed_and_explains_itself() -> None:
 
 
 def test_a_child_outlives_the_thread_that_started_it() -> None:
+    children: list[Child] = []
+
+    def work(stack: ExitStack) -> None:
+        child = stack.enter_context(start(["sleep", "60"]))
+        wait_until(lambda: Path(f"/proc/{child.pid}/comm").read_text() == "sleep\n")
+        children.append(child)
+
     with ExitStack() as stack:
-        children: list[Child] = []
-        thread = threading.Thread(
-            target=lambda: children.append(stack.enter_context(start(["sleep", "60"])))
-        )
+        thread = threading.Thread(target=work, args=(stack,))
         thread.start()
         thread.join()
         assert not children[0].exited(0.3)

@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from vm_babysitter.domain.errors import StoreFailed
+from vm_babysitter.domain.errors import ScratchUnfit, StoreFailed
 
 MIN_FREE = 64 << 20
 """Bytes that must be free where scratch files go."""
@@ -50,8 +50,12 @@ class Workspace:
 
     def socket_path(self, nonce: str) -> str:
         """See the port."""
-        self._runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return str(self._runtime / f"job-{nonce}.socket")
+        path = self._runtime / f"job-{nonce}.socket"
+        try:
+            self._runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ScratchUnfit(str(path), error.strerror or str(error)) from error
+        return str(path)
 
     def remove(self, path: str, nonce: str) -> None:
         """See the port."""

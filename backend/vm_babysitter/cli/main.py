@@ -43,6 +43,10 @@ class Session:
             observer.close()
             _complain(error, as_json)
             raise SystemExit(int(error.exit_code)) from error
+        except OSError as error:
+            observer.close()
+            click.echo(f"Error: {error}", err=True)
+            raise SystemExit(int(Exit.FAILED)) from error
         finally:
             observer.close()
 

@@ -70,8 +70,13 @@ class Backup:
             self._reconciler.reconcile(vm)
             check_idle(hypervisor, vm)
             self._observer.step("plan")
-            planned = self._adopt(planner, vm, force_full=force_full)
-            chain, attempt = self._new_attempt(vm, planned, started)
+            try:
+                planned = self._adopt(planner, vm, force_full=force_full)
+                self._observer.step("adopted")
+                chain, attempt = self._new_attempt(vm, planned, started)
+            except BaseException:
+                self._leave(vm)
+                raise
             self._observer.step("mark")
             try:
                 point = self._attempt(vm, planned, chain, attempt)
@@ -207,6 +212,14 @@ class Backup:
             self._reconciler.tidy(vm)
         except BabysitterError as error:
             self._observer.note(f"The backup is complete; cleaning up is left to the next: {error}")
+
+    def _leave(self, vm: Vm) -> None:
+        """Give up before the attempt began: what libvirt was told is all there is to undo."""
+        try:
+            self._reconciler.forget(vm)
+            self._store.remove_empty_chains(vm.uuid)
+        except BabysitterError as error:
+            self._observer.note(f"Cleaning up is left to the next backup: {error}")
 
     def _roll_back(self, vm: Vm, attempt: Attempt) -> None:
         """Undo an attempt. What fails here is done by the next run."""

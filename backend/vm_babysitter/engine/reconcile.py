@@ -23,13 +23,17 @@ class Reconciler:
         """Undo every unfinished attempt at a backup of this VM in this store."""
         for chain in self._store.chains(vm.uuid):
             for attempt in chain.attempts:
-                self._observer.note(
-                    f"An interrupted backup ({chain.directory}/{attempt.seq:06d}) was cleaned up."
-                )
                 self.undo(vm, chain, attempt)
-            if vm.state in _QEMU_RUNS:
-                self._hypervisor.forget_checkpoints(vm.uuid, checkpoint_prefix(chain.id))
+                what = "was completed" if _committed(chain, attempt) else "was undone"
+                name = f"{chain.directory}/{attempt.seq:06d}"
+                self._observer.note(f"The backup {name}, which was interrupted, {what}.")
+        self.forget(vm)
         self._store.remove_empty_chains(vm.uuid)
+
+    def forget(self, vm: Vm) -> None:
+        """Have libvirt forget the checkpoints of this VM's chains; their bitmaps stay."""
+        for chain in self._store.chains(vm.uuid):
+            self._hypervisor.forget_checkpoints(vm.uuid, checkpoint_prefix(chain.id))
 
     def undo(self, vm: Vm, chain: Chain, attempt: Attempt) -> None:
         """End an attempt: of one that was committed, only its job and working files remain.
@@ -41,8 +45,7 @@ class Reconciler:
             self._hypervisor.end_backup(vm.uuid)
         if vm.state in _QEMU_RUNS:
             self._hypervisor.forget_checkpoints(vm.uuid, checkpoint_prefix(chain.id))
-            committed = chain.find(attempt.seq)
-            if committed is None or committed.point.nonce != attempt.nonce:
+            if not _committed(chain, attempt):
                 self._remove_bitmaps(vm, attempt.checkpoint)
         for path in (*attempt.scratch, attempt.socket):
             self._places.remove(path, attempt.nonce)
@@ -59,3 +62,8 @@ class Reconciler:
         targets = [s.target for s in states if any(layer.bitmap(name) for layer in s.layers)]
         if targets:
             self._hypervisor.remove_bitmaps(vm.uuid, name, targets)
+
+
+def _committed(chain: Chain, attempt: Attempt) -> bool:
+    stored = chain.find(attempt.seq)
+    return stored is not None and stored.point.nonce == attempt.nonce
