@@ -70,9 +70,6 @@ def test_chunks_of_several_replies_may_mix(fake: Fake) -> None:
         assert data[block * 65536 : (block + 1) * 65536] == first + b"\x22" * half
 
 
-ck * 8
-
-
 WRONG: dict[str, Callable[[Peer, Request], object]] = {
     "wrong magic": lambda p, r: p.send(bytes(16)),
     "unknown handle": lambda p, r: p.simple(r.handle + 999, bytes(r.length)),

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -144,4 +144,8 @@ threading.Thread(target=work).start()
         assert alive(child)
         assert Path(f"/proc/{child}/comm").read_text().strip() == "qemu-nbd"
         os.kill(parent.pid, signal.SIGKILL)
-        wait_until(lambda: not alive(child))
+        try:
+            wait_until(lambda: not alive(child))
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)

@@ -1,25 +1,300 @@
-import time
+"""kill -9 at every step of a backup: nothing is lost, nothing is left, the next one goes on."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
+
 from tests.support.faulty import Fault
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.world import World
 
-def test_smoke(libvirtd: PrivateLibvirtd, tmp_path: Path) -> None:
-    t=time.time()
-    def lap(s):
-        nonlocal t
-        print(s, round(time.time()-t,2)); t=time.time()
-    w=World(libvirtd,tmp_path/"w"); lap("world")
-    w.backup(); lap("full")
-    w.change(); lap("change")
-    w.backup(); lap("inc")
-    w.change()
-    c=w.copies(); lap("copies")
-    w.die(Fault("die","progress","",3)); lap("die")
-    w.assert_lists(list(w.references)); lap("lists")
-    w.assert_vm_unharmed(); w.change(); lap("change")
-    m=w.backup(); lap("inc"); print([d["method"] for d in m["disks"]], m["parent"])
-    w.assert_lists(list(w.references)); lap("lists")
-    w.assert_restores(list(w.references)[-1]); lap("restores")
-    w.assert_tidy(); lap("tidy")
-    w.close()
+SOAK = os.environ.get("VMB_SOAK") == "1"
+_MOST_POINTS = 10
+"""Points of one store after which the stage is built anew: more only take longer."""
+FAILS = Fault("fail", "step", "copied vda")
+MID_COPY = Fault("die", "progress", "", 3)
+
+
+def die(kind: str, name: str = "", nth: int = 1) -> Fault:
+    return Fault("die", kind, name, nth)
+
+
+def chosen(faults: list[Fault]) -> list[Fault]:
+    """All of them for a soak, else every other one; a list says first what always runs."""
+    return faults if SOAK else faults[::2]
+
+
+BEFORE_COMMIT = [
+    # Each second one is for soaks only.
+    die("progress", "", 3),
+    die("step", "look"),
+    die("step", "adopted"),
+    die("step", "plan"),
+    die("os.rename", "*.attempt.json"),
+    die("return", "LibvirtHypervisor.adopt_checkpoint"),
+    die("step", "mark"),
+    die("os.mkdir", "*-inc"),
+    die("step", "begin"),
+    die("step", "probe"),
+    die("os.remove", "*.scratch.probe", 2),
+    die("return", "LibvirtHypervisor.begin_backup"),
+    die("step", "begun"),
+    die("step", "copy"),
+    die("call", "virDomainCheckpoint.delete", 2),
+    die("progress", "", 1),
+    die("step", "copied vda"),
+    die("step", "copied vdb"),
+    die("step", "commit"),
+    die("step", "save"),
+    die("open", "*/.point.json.tmp"),
+    die("open", "*-inc"),
+    die("os.rename", "*/point.json"),
+]
+AFTER_COMMIT = [
+    die("open", "*-inc", 2),  # the directory, to sync it after the rename
+    die("step", "committed"),
+    die("return", "LibvirtHypervisor.end_backup"),
+    die("call", "LibvirtHypervisor.end_backup"),
+    die("os.remove", "*.attempt.json"),
+    die("os.remove", "*.scratch", 2),
+    die("step", "tidy"),
+    die("step", "ended"),
+    die("call", "virDomainCheckpoint.delete", 3),  # one disk's bitmap may be gone
+    die("return", "LibvirtHypervisor.remove_bitmaps"),
+    die("step", "done"),
+]
+IN_ROLLBACK = [
+    die("step", "roll back"),
+    die("call", "Reconciler.undo"),
+    die("return", "LibvirtHypervisor.end_backup"),
+    die("call", "LibvirtHypervisor.remove_bitmaps"),
+    die("call", "virDomainCheckpoint.delete", 3),
+    die("return", "LibvirtHypervisor.remove_bitmaps"),
+    die("os.remove", "*.scratch", 2),
+    die("call", "LocalStore.sweep"),
+    die("os.remove", "vda.*", 2),
+    die("os.rmdir", "*-inc"),
+    die("os.remove", "*.attempt.json"),
+]
+IN_RECONCILE = [
+    die("return", "LibvirtHypervisor.end_backup"),
+    die("os.remove", "*.scratch", 2),
+    die("call", "virDomainCheckpoint.delete"),
+    die("os.remove", "vda.*", 2),
+    die("os.remove", "*.attempt.json"),
+]
+FIRST_BEFORE_COMMIT = [
+    die("progress", "", 3),
+    die("step", "look"),
+    die("os.rename", "*/store.json"),
+    die("os.mkdir", "*/_-*"),
+    die("os.rename", "*/chain.json"),
+    die("os.rename", "*/vm.json"),
+    die("os.rename", "*.attempt.json"),
+    die("os.mkdir", "*Z"),
+    die("step", "begun"),
+    die("step", "mark"),
+    die("os.rename", "*/point.json"),
+    die("os.mkdir", "*-full"),
+    die("open", "*/store.lock"),
+]
+FIRST_AFTER_COMMIT = [die("open", "*-full", 2), die("step", "committed"), die("step", "ended")]
+AGAIN_BEFORE_COMMIT = [
+    die("progress", "", 3),
+    die("step", "begun"),
+    die("os.rename", "*.attempt.json"),
+    die("os.rename", "*/chain.json"),
+    die("step", "mark"),
+    die("os.mkdir", "*Z"),
+    die("os.rename", "*/point.json"),
+]
+AGAIN_AFTER_COMMIT = [
+    die("step", "committed"),
+    die("os.rename", "*/chain.json", 2),  # the old one, to archive it
+    die("step", "ended"),
+    die("step", "tidy"),
+]
+
+
+@dataclass
+class Stage:
+    """A world that test after test goes on with, until one fails or it gets too big."""
+
+    host: PrivateLibvirtd
+    folder: Path
+    world: World | None = None
+    count: int = 0
+    failed: bool = field(default=False)
+
+    def enter(self) -> World:
+        """Return a world whose VM has a chain with an increment."""
+        if self.world is None or self.failed or len(self.world.references) > _MOST_POINTS or SOAK:
+            self.close()
+            self.count += 1
+            self.world = World(self.host, self.folder / f"stage {self.count}")
+            self.world.backup()
+            self.world.change()
+            self.world.backup()
+        self.failed = True
+        return self.world
+
+    def close(self) -> None:
+        if self.world is not None:
+            self.world.close()
+            self.world = None
+
+
+@pytest.fixture(scope="module")
+def stage(libvirtd: PrivateLibvirtd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    stage = Stage(libvirtd, tmp_path_factory.mktemp("kill"))
+    yield stage
+    stage.close()
+
+
+@pytest.fixture
+def world(stage: Stage) -> Iterator[World]:
+    """A VM with a chain; each test leaves it fit for the next one."""
+    world = stage.enter()
+    world.change()
+    yield world
+
+
+@pytest.fixture
+def new_world(libvirtd: PrivateLibvirtd, tmp_path: Path) -> Iterator[World]:
+    """A paused VM without any backup."""
+    world = World(libvirtd, tmp_path / "new", running=False)
+    yield world
+    world.close()
+
+
+def newest(world: World) -> str:
+    return next(reversed(world.references))
+
+
+def goes_on(world: World, *, parent: str | None) -> None:
+    """The next backup goes on by itself from ``parent``, and all is as if nothing had been."""
+    made = world.backup()
+    if parent is None:
+        assert (made["level"], made["seq"]) == ("full", 0)
+    else:
+        assert made["level"] == "inc"
+        assert newest(world).split("/")[0] == parent.split("/")[0]
+        assert made["parent"] == int(parent.split("/")[1])
+        assert [disk["method"] for disk in made["disks"]] == ["bitmap", "bitmap"]
+    assert made["warnings"] == []
+    world.assert_lists(world.references)
+    world.assert_restores(newest(world))
+    if parent is not None:
+        world.assert_holds(parent)
+    world.assert_tidy()
+    world.assert_vm_unharmed()
+
+
+def unharmed(world: World) -> None:
+    """What had been committed is there and good, and the VM goes on writing."""
+    world.assert_lists(world.references)
+    world.assert_vm_unharmed()
+    world.change()
+    if world.references:
+        world.assert_holds(newest(world))
+
+
+def committed(world: World, copies: dict[str, Path]) -> str:
+    """Note the point that the dead backup had committed; return its name."""
+    (name,) = {n for _, names in world.chains() for n in names} - set(world.references)
+    world.references[name] = copies
+    return name
+
+
+@pytest.mark.parametrize("fault", chosen(BEFORE_COMMIT), ids=str)
+def test_killed_before_the_commit_nothing_is_lost(
+    world: World, stage: Stage, fault: Fault
+) -> None:
+    parent = newest(world)
+    world.die(fault)
+    unharmed(world)
+    goes_on(world, parent=parent)
+    stage.failed = False
+
+
+@pytest.mark.parametrize("fault", chosen(AFTER_COMMIT), ids=str)
+def test_killed_after_the_commit_the_point_counts(
+    world: World, stage: Stage, fault: Fault
+) -> None:
+    parent = committed(world, world.die(fault))
+    unharmed(world)
+    goes_on(world, parent=parent)
+    stage.failed = False
+
+
+@pytest.mark.parametrize("fault", chosen(IN_ROLLBACK), ids=str)
+def test_killed_while_a_failure_is_undone(world: World, stage: Stage, fault: Fault) -> None:
+    parent = newest(world)
+    world.die(FAILS, fault)
+    unharmed(world)
+    goes_on(world, parent=parent)
+    stage.failed = False
+
+
+@pytest.mark.parametrize("fault", chosen(IN_RECONCILE), ids=str)
+def test_killed_again_while_the_first_death_is_undone(
+    world: World, stage: Stage, fault: Fault
+) -> None:
+    parent = newest(world)
+    world.die(MID_COPY)
+    unharmed(world)
+    world.die(fault)
+    unharmed(world)
+    goes_on(world, parent=parent)
+    stage.failed = False
+
+
+def test_killed_after_removing_one_bitmap_of_two(world: World, stage: Stage) -> None:
+    committed(world, world.die(die("step", "tidy")))
+    parent = committed(world, world.die(die("return", "LibvirtHypervisor.remove_bitmaps")))
+    unharmed(world)
+    goes_on(world, parent=parent)
+    stage.failed = False
+
+
+@pytest.mark.parametrize("fault", chosen(FIRST_BEFORE_COMMIT), ids=str)
+def test_killed_in_the_very_first_backup(new_world: World, fault: Fault) -> None:
+    new_world.die(fault)
+    unharmed(new_world)
+    goes_on(new_world, parent=None)
+    assert len(new_world.chains()) == 1
+
+
+@pytest.mark.parametrize("fault", chosen(FIRST_AFTER_COMMIT), ids=str)
+def test_killed_after_the_very_first_commit(new_world: World, fault: Fault) -> None:
+    parent = committed(new_world, new_world.die(fault))
+    unharmed(new_world)
+    goes_on(new_world, parent=parent)
+
+
+@pytest.mark.parametrize("fault", chosen(AGAIN_BEFORE_COMMIT), ids=str)
+def test_killed_in_a_new_full_the_old_chain_goes_on(
+    world: World, stage: Stage, fault: Fault
+) -> None:
+    parent, chains = newest(world), len(world.chains())
+    world.die(fault, options=["--full"])
+    unharmed(world)
+    goes_on(world, parent=parent)
+    assert len(world.chains()) == chains
+    stage.failed = False
+
+
+@pytest.mark.parametrize("fault", chosen(AGAIN_AFTER_COMMIT), ids=str)
+def test_killed_after_the_commit_of_a_new_full_the_old_chain_is_archived(
+    world: World, stage: Stage, fault: Fault
+) -> None:
+    parent = committed(world, world.die(fault, options=["--full"]))
+    unharmed(world)
+    goes_on(world, parent=parent)
+    *old, new = sorted((chain for chain, _ in world.chains()), key=lambda c: c.directory)
+    assert new.state == "live"
+    assert {(chain.state, bool(chain.why)) for chain in old} == {("archived", True)}
+    stage.failed = False

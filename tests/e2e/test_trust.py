@@ -144,7 +144,9 @@ def test_a_disk_that_shrank_and_grew_back_between_two_points_is_caught(
 ) -> None:
     house = make_house()
     house.vm.write("vda", 50 * MIB, 4 * MIB, 0x11)
+    house.vm.write("vda", 1 * MIB, 4 * MIB, 0x12)
     house.backup()
+    house.vm.write("vda", 2 * MIB, 64 * KIB, 0x13)
     # The size in the manifest stays the same: only the map of zeros tells.
     house.vm.host.call("resize", house.vm.name, "vda", 32 * MIB)
     house.vm.host.call("resize", house.vm.name, "vda", 64 * MIB)

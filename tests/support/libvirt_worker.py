@@ -93,6 +93,17 @@ class Operations:
     def resize(self, name: str, target: str, size: int) -> None:
         self._domain(name).blockResize(target, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
 
+    def agent(self, name: str, command: str, seconds: int) -> str:
+        domain = self._domain(name)
+        return str(libvirt_qemu.qemuAgentCommand(domain, command, seconds, 0))
+
+    def agent_answers(self, name: str) -> bool:
+        try:
+            self.agent(name, '{"execute": "guest-ping"}', 2)
+        except libvirt.libvirtError:
+            return False
+        return True
+
     def _domain(self, name: str) -> libvirt.virDomain:
         domain = self._connection.lookupByName(name)
         _settle(domain)

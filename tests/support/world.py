@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +16,11 @@ from tests.support.faulty import Fault
 from tests.support.libvirt_host import LibvirtHost
 from tests.support.qemu_img import named, run
 from tests.support.vm import MIB, DiskSpec, TestVm
+from vm_babysitter.bootstrap import Standalone
+from vm_babysitter.cli.composition import Place
+from vm_babysitter.domain.chain import Chain
+from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.catalog import point_name
 
 KIB = 1024
 NAME = "- \"ü:ñ\", 'x' & 日本 $(touch x)"
@@ -27,6 +32,19 @@ DISKS = (
 _REPOSITORY = Path(__file__).parents[2]
 _SECONDS = 60
 Json = dict[str, Any]
+
+
+class Silent:
+    """An observer that nobody listens to."""
+
+    def step(self, name: str) -> None:
+        """Ignore it."""
+
+    def progress(self, done: int, total: int) -> None:
+        """Ignore it."""
+
+    def note(self, text: str) -> None:
+        """Ignore it."""
 
 
 class World:
@@ -105,38 +123,55 @@ class World:
         self.references[made["point"]] = copies
         return cast(Json, made["manifest"])
 
-    def die(self, *faults: Fault, options: Sequence[str] = ()) -> None:
-        """Run a backup that is killed by one of the faults."""
+    def die(self, *faults: Fault, options: Sequence[str] = ()) -> dict[str, Path]:
+        """Run a backup that one of the faults kills. Returns what the disks held then."""
+        copies = self.copies()
         arguments = ("backup", *options, "--", self.vm.name)
         self.call(*arguments, faults=faults, expect=-signal.SIGKILL)
+        return copies
 
-    def points(self) -> list[Json]:
-        """The points that the store lists, of this VM and any other."""
-        if not any(self.store.glob("store.json")):
+    def chains(self) -> list[tuple[Chain, Sequence[str]]]:
+        """The chains of all VMs in the store, with the names of their committed points."""
+        if not (self.store / "store.json").exists():
             return []
-        return cast(list[Json], json.loads(self.call("points", "--json").stdout))
+        store = self._app().store()
+        chains = [chain for vm in store.vms() for chain in store.chains(vm.uuid)]
+        return [(c, [point_name(c, p.point.seq) for p in c.points]) for c in chains]
 
     # -- judging ------------------------------------------------------------------------
 
-    def assert_lists(self, expected: Sequence[str]) -> None:
-        """Exactly these points are there, and all are good."""
-        found = self.points()
-        assert sorted(p["point"] for p in found) == sorted(expected)
-        assert [p["problem"] for p in found] == [""] * len(found)
-        if found:
-            self.call("verify", "--structure", "--", self.vm.name)
+    def assert_lists(self, expected: Iterable[str]) -> None:
+        """Exactly these points are there, and the files of all are complete."""
+        found = self.chains()
+        assert sorted(name for _, names in found for name in names) == sorted(expected)
+        assert not any(chain.broken or chain.unreadable for chain, _ in found)
+        if any(names for _, names in found):
+            for result in self._app().verify().all(self.vm.name, structure_only=True):
+                assert result.good, result
 
     def assert_restores(self, point: str) -> None:
         """The data of a point is right: by our own verify, by a restore, and by QEMU alone."""
-        self.call("verify", "--", self.vm.name, point)
+        assert self._app().verify().one(self.vm.name, point).good
         target = self.folder / "restored, here"
-        self.call("restore", "--to", str(target), "--", self.vm.name, point)
-        chain, seq = point.split("/")
-        (directory,) = self.store.glob(f"*/{chain}/{seq}-*")
-        for disk, raw in self.references[point].items():
-            for image in (target / f"{disk}.qcow2", directory / f"{disk}.qcow2"):
-                run("qemu-img", "compare", "-U", named(image), named(raw, "raw"))
+        self._app().restore(target).run(self.vm.name, point)
+        self._compare(point, target)
         shutil.rmtree(target)
+        self.assert_holds(point)
+
+    def assert_holds(self, point: str) -> None:
+        """QEMU alone finds in a point what the disks held."""
+        chain, seq = point.split("/")
+        (directory,) = self.store.glob(f"*/{chain}/{seq}-*/")
+        self._compare(point, directory)
+
+    def _compare(self, point: str, directory: Path) -> None:
+        for disk, raw in self.references[point].items():
+            image = directory / f"{disk}.qcow2"
+            run("qemu-img", "compare", named(image), named(raw, "raw"))
+
+    def _app(self) -> Standalone:
+        place = Place(self.host.uri, self.store, allow_ram_store=True, runtime=self.runtime)
+        return Standalone(place, Silent(), Cancel())
 
     def assert_vm_unharmed(self) -> None:
         """The VM is in the state it was in, and its disks have seen no error."""
@@ -164,26 +199,27 @@ class World:
         """Nothing is left of any attempt: in libvirt, in QEMU, beside the disks, in the store."""
         assert self.host.call("job", self.vm.name) == 0
         assert self.host.call("checkpoints", self.vm.name) == []
-        points = sorted(self.points(), key=lambda p: str(p["manifest"]["taken"]))
-        live = [p["manifest"] for p in points if p["chain_state"] == "live"]
-        kept = {m["checkpoint"]["name"] for m in live[-2:]}
+        chains = [chain for chain, _ in self.chains()]
+        points = [s.point for c in chains if c.state == "live" for s in c.points]
+        newest = sorted(points, key=lambda point: point.taken)[-2:]
+        kept = {point.checkpoint.name for point in newest if point.checkpoint}
         assert self.bitmaps() == {target: kept for target in self.vm.disks}
+        assert not list(self.runtime.glob("*"))
         images = {path.name for path in self.vm.paths.values()}
         assert {path.name for path in self.disks.iterdir()} == images
-        assert not self.runtime.exists() or list(self.runtime.iterdir()) == []
-        self._assert_store_tidy(points)
+        self._assert_store_tidy(chains)
 
-    def _assert_store_tidy(self, points: Sequence[Json]) -> None:
+    def _assert_store_tidy(self, chains: Sequence[Chain]) -> None:
+        """All that is in the store is what the manifests name."""
         wanted = {"store.json", "store.lock"}
-        for (directory,) in (list(self.store.glob(f"*/{p['point']}-*")) for p in points):
-            place = directory.relative_to(self.store)
-            manifest = next(p for p in points if directory.match(f"{p['point']}-*"))["manifest"]
-            names = ["point.json"]
-            names += [d[k] for d in manifest["disks"] for k in ("file", "index")]
-            names += [f["name"] for f in manifest["files"]]
-            wanted |= {str(place / name) for name in names}
-            wanted |= {str(place), str(place.parent), str(place.parent.parent)}
-            wanted |= {str(place.parent / "chain.json"), str(place.parent.parent / "vm.json")}
+        for chain in chains:
+            (place,) = (path.relative_to(self.store) for path in self.store.glob(f"*/{chain.directory}"))
+            wanted |= {str(place), str(place / "chain.json")}
+            wanted |= {str(place.parent), str(place.parent / "vm.json")}
+            for point in (stored.point for stored in chain.points):
+                names = ["", "point.json", *(file.name for file in point.files)]
+                names += [name for disk in point.disks for name in (disk.file, disk.index)]
+                wanted |= {str(place / point.directory / name) for name in names}
         assert {str(p.relative_to(self.store)) for p in self.store.rglob("*")} == wanted
 
     def close(self) -> None:

@@ -1,9 +1,10 @@
 """Copies all disks of a running backup job into a restore point."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from vm_babysitter.domain.backup_plan import DiskPlan
 from vm_babysitter.domain.blocks import BlockRun, Flagged
@@ -28,6 +29,10 @@ from vm_babysitter.ports import (
     PointDraft,
     Store,
 )
+
+
+Opener = Callable[[], AbstractContextManager[DiskReader]]
+"""Opens the export of one disk, as often as it is called."""
 
 
 class Meter:
@@ -93,8 +98,8 @@ class PointCopier:
         self._check_space(surely_stored)
         disks = []
         for plan in plans:
-            with self._open(socket, by_target[plan.target]) as reader:
-                disks.append(self._copy_disk(vm, plan, reader))
+            opener = partial(self._open, socket, by_target[plan.target])
+            disks.append(self._copy_disk(vm, plan, opener))
             self._tools.observer.step(f"copied {plan.target}")
         return CopiedDisks(tuple(disks), tuple(self._warnings))
 
@@ -106,9 +111,10 @@ class PointCopier:
     def _open(self, socket: str, export: Export) -> AbstractContextManager[DiskReader]:
         return self._tools.exports.open(socket, export.name, export.bitmap)
 
-    def _copy_disk(self, vm: Vm, plan: DiskPlan, reader: DiskReader) -> PointDisk:
+    def _copy_disk(self, vm: Vm, plan: DiskPlan, opener: Opener) -> PointDisk:
         try:
-            return self._copy_by(plan.method, plan.reason, vm, plan, reader)
+            with opener() as reader:
+                return self._copy_by(plan.method, plan.reason, vm, plan, reader)
         except Contradiction as error:
             self._draft.drop(plan.target)
             self._warnings.append(
@@ -117,8 +123,10 @@ class PointCopier:
             )
             self._tools.observer.note(self._warnings[-1])
         reason = "change tracking proved wrong"
-        self._meter.expect(bytes_to_read(self._runs(vm, plan, Method.SCAN, reader), reader.size))
-        return self._copy_by(Method.SCAN, reason, vm, plan, reader)
+        with opener() as reader:  # the other one is of no use after an error
+            runs = self._runs(vm, plan, Method.SCAN, reader)
+            self._meter.expect(bytes_to_read(runs, reader.size))
+            return self._copy_by(Method.SCAN, reason, vm, plan, reader)
 
     def _copy_by(
         self, method: Method, reason: str, vm: Vm, plan: DiskPlan, reader: DiskReader
