@@ -21,6 +21,7 @@ RUN_PACKAGES=(
   qemu-utils
 )
 TEST_PACKAGES=(
+  e2fsprogs
   libnbd-bin
   nbdkit
   shellcheck

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from vm_babysitter.domain.agent import AgentAnswer
 from vm_babysitter.domain.blocks import Flagged, Piece
 from vm_babysitter.domain.chain import (
     Attempt,
@@ -68,6 +69,12 @@ class DiskReader(Protocol):
         Raises:
             TransferFailed, ConnectionLost, ProtocolViolation, and whatever ``pieces`` or
             ``consume`` raise.
+        """
+
+    def abort(self) -> None:
+        """End a ``read`` under way, even a stalled one; it raises ConnectionLost.
+
+        May be called from a signal handler. The reader is of no use afterwards.
         """
 
 
@@ -254,15 +261,15 @@ class Hypervisor(Protocol):
         """Remove the bitmaps of one checkpoint from the disks named, all layers, running VM."""
 
     def agent_missing(self, uuid: str) -> str:
-        """Return why no guest agent can be asked, empty if one is connected."""
+        """Return why no guest agent can be asked, empty if one answers."""
 
-    def freeze(self, uuid: str) -> str:
-        """Have the guest agent freeze the file systems. Returns why not, empty if it did."""
+    def freeze(self, uuid: str) -> AgentAnswer:
+        """Have the guest agent freeze the file systems, within seconds or not at all."""
 
-    def thaw(self, uuid: str) -> str:
-        """Have the guest agent thaw the file systems; harmless if nothing is frozen.
+    def thaw(self, uuid: str) -> AgentAnswer:
+        """Have the guest agent thaw the file systems, within seconds.
 
-        Returns why not, empty if it did.
+        Harmless if nothing is frozen, as in a VM that is off.
         """
 
     def versions(self) -> dict[str, str]:
@@ -412,14 +419,28 @@ class Clock(Protocol):
         """Return six random hex digits."""
 
 
+class FreezeWatch(Protocol):
+    """A guard on duty."""
+
+    @property
+    def unfit(self) -> str:
+        """Why the guest should not be frozen now; empty if it may be."""
+
+    def thawed(self) -> None:
+        """Say that nothing is frozen any more."""
+
+
 class FreezeGuard(Protocol):
     """Sees to it that a frozen guest is thawed even if this process is killed."""
 
-    def watch(self, vm_uuid: str) -> AbstractContextManager[None]:
-        """Guard a freeze: from before it until after the thaw."""
+    def watch(self, vm_uuid: str) -> AbstractContextManager[FreezeWatch]:
+        """Guard a freeze: from before it until after the thaw.
+
+        Where the context ends without ``thawed``, the guard goes on trying to thaw.
+        """
 
     def leftovers(self) -> tuple[str, ...]:
-        """Return the UUIDs of VMs that were frozen by a process that is gone."""
+        """Return the UUIDs of VMs that may be frozen, left by a process or watch that is gone."""
 
     def forget(self, vm_uuid: str) -> None:
         """Say that such a VM was thawed."""

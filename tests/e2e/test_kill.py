@@ -1,7 +1,9 @@
 """kill -9 at every step of a backup: nothing is lost, nothing is left, the next one goes on."""
 
+import json
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +61,7 @@ AFTER_COMMIT = [
     die("return", "LibvirtHypervisor.end_backup"),
     die("call", "LibvirtHypervisor.end_backup"),
     die("os.remove", "*.attempt.json"),
-    die("os.remove", "*.scratch", 2),
+    die("call", "Workspace.remove", 2),
     die("step", "tidy"),
     die("step", "ended"),
     die("call", "virDomainCheckpoint.delete", 3),  # one disk's bitmap may be gone
@@ -73,7 +75,7 @@ IN_ROLLBACK = [
     die("call", "LibvirtHypervisor.remove_bitmaps"),
     die("call", "virDomainCheckpoint.delete", 3),
     die("return", "LibvirtHypervisor.remove_bitmaps"),
-    die("os.remove", "*.scratch", 2),
+    die("call", "Workspace.remove", 2),
     die("call", "LocalStore.sweep"),
     die("os.remove", "vda.*", 2),
     die("os.rmdir", "*-inc"),
@@ -81,7 +83,7 @@ IN_ROLLBACK = [
 ]
 IN_RECONCILE = [
     die("return", "LibvirtHypervisor.end_backup"),
-    die("os.remove", "*.scratch", 2),
+    die("call", "Workspace.remove", 2),
     die("call", "virDomainCheckpoint.delete"),
     die("os.remove", "vda.*", 2),
     die("os.remove", "*.attempt.json"),
@@ -134,7 +136,7 @@ class Stage:
         if self.world is None or self.failed or len(self.world.references) > _MOST_POINTS or SOAK:
             self.close()
             self.count += 1
-            self.world = World(self.host, self.folder / f"stage {self.count}")
+            self.world = World(self.host, self.folder / f"stage {self.count}", "- stage")
             self.world.backup()
             self.world.change()
             self.world.backup()
@@ -155,19 +157,18 @@ def stage(libvirtd: PrivateLibvirtd, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def world(stage: Stage) -> Iterator[World]:
+def world(stage: Stage) -> World:
     """A VM with a chain; each test leaves it fit for the next one."""
     world = stage.enter()
     world.change()
-    yield world
+    return world
 
 
 @pytest.fixture
 def new_world(libvirtd: PrivateLibvirtd, tmp_path: Path) -> Iterator[World]:
     """A paused VM without any backup."""
-    world = World(libvirtd, tmp_path / "new", running=False)
-    yield world
-    world.close()
+    with closing(World(libvirtd, tmp_path / "new", running=False)) as world:
+        yield world
 
 
 def newest(world: World) -> str:
@@ -210,9 +211,7 @@ def committed(world: World, copies: dict[str, Path]) -> str:
 
 
 @pytest.mark.parametrize("fault", chosen(BEFORE_COMMIT), ids=str)
-def test_killed_before_the_commit_nothing_is_lost(
-    world: World, stage: Stage, fault: Fault
-) -> None:
+def test_killed_before_the_commit_nothing_is_lost(world: World, stage: Stage, fault: Fault) -> None:
     parent = newest(world)
     world.die(fault)
     unharmed(world)
@@ -221,9 +220,7 @@ def test_killed_before_the_commit_nothing_is_lost(
 
 
 @pytest.mark.parametrize("fault", chosen(AFTER_COMMIT), ids=str)
-def test_killed_after_the_commit_the_point_counts(
-    world: World, stage: Stage, fault: Fault
-) -> None:
+def test_killed_after_the_commit_the_point_counts(world: World, stage: Stage, fault: Fault) -> None:
     parent = committed(world, world.die(fault))
     unharmed(world)
     goes_on(world, parent=parent)
@@ -246,6 +243,8 @@ def test_killed_again_while_the_first_death_is_undone(
     parent = newest(world)
     world.die(MID_COPY)
     unharmed(world)
+    # What libvirt remembers of checkpoints would be in the way of removing the VM.
+    assert world.host.call("checkpoints", world.vm.name) == []
     world.die(fault)
     unharmed(world)
     goes_on(world, parent=parent)
@@ -257,6 +256,18 @@ def test_killed_after_removing_one_bitmap_of_two(world: World, stage: Stage) -> 
     parent = committed(world, world.die(die("return", "LibvirtHypervisor.remove_bitmaps")))
     unharmed(world)
     goes_on(world, parent=parent)
+    stage.failed = False
+
+
+def test_killed_as_the_job_begins_libvirt_remembers_nothing_of_it(
+    world: World, stage: Stage
+) -> None:
+    world.die(die("return", "LibvirtHypervisor.begin_backup"))
+    unharmed(world)
+    assert len(world.host.call("checkpoints", world.vm.name)) == 2  # type: ignore[arg-type]
+    assert world.backup("--full")["level"] == "full"  # another chain, which has no use for them
+    world.assert_restores(newest(world))
+    world.assert_tidy()
     stage.failed = False
 
 
@@ -282,6 +293,8 @@ def test_killed_in_a_new_full_the_old_chain_goes_on(
     parent, chains = newest(world), len(world.chains())
     world.die(fault, options=["--full"])
     unharmed(world)
+    planned = json.loads(world.call("plan", "--json", "--", world.vm.name).stdout)
+    assert planned["parent"] == int(parent.split("/")[1])  # what the backup then does
     goes_on(world, parent=parent)
     assert len(world.chains()) == chains
     stage.failed = False

@@ -18,7 +18,7 @@ from tests.support.vm import GUEST_AGENT_CHANNEL, MIB, DiskSpec, TestVm, run_qem
 
 DISK = DiskSpec("vda", size=32 * MIB)
 _MEMORY_MIB = "192"
-_BOOT_SECONDS = 60
+_BOOT_SECONDS = 30
 _SECONDS = 30
 
 
@@ -29,15 +29,16 @@ class Guest(TestVm):
     storage, and then says ``sequence <number>``.
     """
 
-    def __init__(self, host: LibvirtHost, folder: Path, name: str, options: str = "") -> None:
+    def __init__(self, host: LibvirtHost, folder: Path, name: str) -> None:
         self.log = folder / "serial.log"
         self._image = guest_image()
-        self._options = options
+        self._agent_options: str | None = None
         super().__init__(host, folder, name, [DISK], [GUEST_AGENT_CHANNEL])
         make_ext4(self.paths["vda"], DISK.size)
         self.start(running=True)
         self.wait_for("guest up", _BOOT_SECONDS)
         self._marker = 0
+        self._wait_for_agent("")
 
     def xml(self, extra_devices: Sequence[str] = ()) -> str:
         """The XML that defines this VM: that of any test VM, and what a Linux needs."""
@@ -54,9 +55,10 @@ class Guest(TestVm):
         for tag, text in (
             ("kernel", str(self._image.kernel)),
             ("initrd", str(self._image.initramfs)),
-            ("cmdline", f"console=ttyS0 quiet panic=1 {self._options}".strip()),
+            ("cmdline", "console=ttyS0 quiet panic=1"),
         ):
             etree.SubElement(os, tag).text = text
+        etree.SubElement(etree.SubElement(domain, "features"), "acpi")
         serial = etree.SubElement(devices, "serial", type="unix")
         etree.SubElement(serial, "source", mode="bind", path=str(self._console))
         etree.SubElement(serial, "log", file=str(self.log), append="on")
@@ -76,14 +78,32 @@ class Guest(TestVm):
             console.sendall(f"{command}; echo {marker}$?\n".encode())
             self.wait_for(marker + "0")
 
-    def restart_agent(self, options: str = "") -> None:
-        """Replace the agent by one that is started with other options, and wait until it answers.
-
-        A stopped one, too.
-        """
-        self.run("killall -KILL qemu-ga; rm -f /run/qemu-ga.pid /run/qga.state*; true")
+    def have_agent(self, options: str = "") -> None:
+        """See that an agent with these options is there and answers."""
+        if self._agent_options == options:
+            return
+        self.stop_agent()
         self.run(f"agent {options}")
-        wait_until(self.agent_answers)
+        self._wait_for_agent(options)
+
+    def stop_agent(self) -> None:
+        """See that there is no agent.
+
+        QEMU tells libvirt of it up to a second later, so both wait until it has: while libvirt
+        has a backup job it would wait 30 seconds with such news, and keep all later news back.
+        """
+        self._agent_options = None
+        self.run("killall -KILL qemu-ga; rm -f /run/qga.state*; true")
+        wait_until(lambda: self._agent_state() == "disconnected")
+
+    def _wait_for_agent(self, options: str) -> None:
+        wait_until(lambda: self._agent_state() == "connected" and self.agent_answers())
+        self._agent_options = options
+
+    def _agent_state(self) -> str:
+        domain = etree.fromstring(cast(str, self.host.call("xml", self.name, False)))
+        (target,) = domain.findall("devices/channel/target[@name='org.qemu.guest_agent.0']")
+        return target.get("state", "")
 
     def agent(self, command: str, seconds: int = 5, **arguments: object) -> Any:
         """Ask the guest agent. Raises LibvirtRefused."""
@@ -121,9 +141,9 @@ class Guest(TestVm):
 
 
 @contextlib.contextmanager
-def guest_on(host: LibvirtHost, folder: Path, name: str, options: str = "") -> Iterator[Guest]:
+def guest_on(host: LibvirtHost, folder: Path, name: str) -> Iterator[Guest]:
     """A running guest that is gone afterwards."""
-    guest = Guest(host, folder, name, options)
+    guest = Guest(host, folder, name)
     try:
         yield guest
     finally:

@@ -28,8 +28,10 @@ _MODULES = (
     "virtio_console",
 )
 """In the order of loading. ext4 and the serial line are part of the kernel image."""
-_APPLETS = ("sh", "cat", "chmod", "grep", "insmod", "killall", "mkdir", "mount", "sleep", "stty")
-_APPLETS += ("rm", "sync", "true", "usleep")
+_APPLETS = (
+    *("sh", "cat", "chmod", "grep", "insmod", "killall", "mkdir", "mount", "rm", "sleep"),
+    *("stty", "sync", "true", "usleep"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ def _make(packages: list[str], place: Path) -> None:
         (result / "initramfs").write_bytes(_initramfs(folder / "root"))
         if not place.exists():  # somebody else may have been quicker
             result.rename(place)
+        for older in set(place.parent.glob("[!m]*")) - {place}:  # not what others are making
+            shutil.rmtree(older, ignore_errors=True)
     finally:
         shutil.rmtree(folder)
 
@@ -126,7 +130,11 @@ class _Archive:
         self._inode = 0
 
     def add(
-        self, name: str, data: bytes, mode: int = stat.S_IFREG | 0o755, device: tuple[int, int] = (0, 0)
+        self,
+        name: str,
+        data: bytes,
+        mode: int = stat.S_IFREG | 0o755,
+        device: tuple[int, int] = (0, 0),
     ) -> None:
         """Add a file, and the folders it lies in."""
         for folder in reversed(Path(name).parents):
@@ -144,8 +152,8 @@ class _Archive:
         self._inode += 1
         encoded = name.encode() + b"\0"
         user = group = time = major = minor = checksum = 0
-        fields = (self._inode, mode, user, group, 1, time, len(data), major, minor)
-        fields += (*device, len(encoded), checksum)
+        start = (self._inode, mode, user, group, 1, time, len(data), major, minor)
+        fields = (*start, *device, len(encoded), checksum)
         self._content += b"070701" + b"".join(b"%08X" % field for field in fields) + encoded
         self._pad()
         self._content += data

@@ -1,8 +1,7 @@
 #!/bin/sh
 # The first process of the test guest. It mounts the disk, starts a guest agent and a writer, and
 # then obeys what comes over the serial line, a shell command per line.
-#
-# Kernel parameter guest_agent=no: start without an agent.
+# shellcheck disable=SC2119,SC2120 # options for the agent come over the serial line
 export PATH=/bin
 mkdir -p /proc /sys /dev /run /data
 mount -t proc proc /proc
@@ -13,9 +12,12 @@ while read -r module; do
   insmod "/modules/$module.ko"
 done </modules/order
 
-until [ -b /dev/vda ] && [ -e /sys/class/virtio-ports/vport1p1/name ]; do
+port=
+until [ -b /dev/vda ] && [ -n "$port" ]; do
   usleep 10000
+  port=$(grep -ls org.qemu.guest_agent.0 /sys/class/virtio-ports/*/name)
 done
+port=${port%/name}
 mount -t ext4 /dev/vda /data
 
 # Appends a number and has it on the disk, over and over: it halts while the disk is frozen.
@@ -32,23 +34,22 @@ writer() {
 
 # Starts the agent with the options given.
 agent() {
-  qemu-ga --path /dev/vport1p1 --statedir /run --pidfile /run/qemu-ga.pid "$@" \
+  qemu-ga --path "/dev/${port##*/}" --statedir /run --pidfile /run/qemu-ga.pid "$@" \
     </dev/null >/dev/null 2>&1 &
 }
 
 # A hook of the agent's that delays freezing by as many seconds as /run/delay says.
-mkdir -p /run
 cat >/run/slow-hook <<'HOOK'
 #!/bin/sh
 [ "$1" = freeze ] && sleep "$(cat /run/delay)"
-exit 0
+echo "hook $1" >/dev/ttyS0
 HOOK
 chmod 755 /run/slow-hook
 
 exec </dev/ttyS0 >/dev/ttyS0 2>&1
 stty -echo
 writer &
-grep -q guest_agent=no /proc/cmdline || agent
+agent
 echo "guest up"
 while read -r line; do
   eval "$line"

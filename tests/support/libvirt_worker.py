@@ -46,6 +46,13 @@ class Operations:
     def define(self, xml: str) -> str:
         return str(self._connection.defineXML(xml).UUIDString())
 
+    def rename(self, name: str, new_name: str) -> None:
+        self._domain(name).rename(new_name)
+
+    def create_transient(self, xml: str) -> None:
+        """Start a domain that is gone once it is off."""
+        self._connection.createXML(xml, 0)
+
     def start(self, name: str, running: bool) -> None:
         flags = 0 if running else libvirt.VIR_DOMAIN_START_PAUSED
         self._domain(name).createWithFlags(flags)
@@ -86,6 +93,13 @@ class Operations:
     def job(self, name: str) -> int:
         """The type of the job that libvirt has under way; 0 is none."""
         return int(self._domain(name).jobInfo()[0])
+
+    def begin_backup(self, name: str, backup: str, checkpoint: str | None) -> None:
+        """Start a backup job of somebody else's."""
+        self._domain(name).backupBegin(backup, checkpoint, 0)
+
+    def abort_job(self, name: str) -> None:
+        self._domain(name).abortJob()
 
     def snapshot(self, name: str, xml: str, flags: int) -> None:
         self._domain(name).snapshotCreateXML(xml, flags)

@@ -1,5 +1,7 @@
 """A VM, a backup folder, and what both must look like: the stage of the end-to-end tests."""
 
+import contextlib
+import hashlib
 import json
 import os
 import random
@@ -7,13 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 from tests.support.faulty import Fault
-from tests.support.libvirt_host import LibvirtHost
+from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.qemu_img import named, run
 from tests.support.vm import MIB, DiskSpec, TestVm
 from vm_babysitter.bootstrap import Standalone
@@ -51,7 +53,7 @@ class World:
     """One VM with two disks, one store, and a copy of each disk for each point made."""
 
     def __init__(
-        self, host: LibvirtHost, folder: Path, name: str = NAME, *, running: bool = True
+        self, host: PrivateLibvirtd, folder: Path, name: str = NAME, *, running: bool = True
     ) -> None:
         self.host = host
         self.folder = folder
@@ -63,6 +65,7 @@ class World:
         self.vm = TestVm(host, self.disks, name, DISKS)
         self.power = "running" if running else "paused"
         self.vm.start(running=running)
+        self.allow_ram = True
         self.references: dict[str, dict[str, Path]] = {}
         self._chance = random.Random(2026)
         self.change()
@@ -74,16 +77,17 @@ class World:
         spec = json.dumps([list(asdict(fault).values()) for fault in faults])
         program = [sys.executable, "-m", "tests.support.faulty", str(self.runtime), spec]
         place = ["--standalone", "--uri", self.host.uri, "--store", str(self.store)]
-        return [*program, *place, "--allow-ram-store", *arguments]
+        return [*program, *place, *(["--allow-ram-store"] if self.allow_ram else []), *arguments]
 
     def start(self, *arguments: str, faults: Sequence[Fault] = ()) -> subprocess.Popen[str]:
-        """Start a command."""
+        """Start a command, in the folder of this world."""
         return subprocess.Popen(
             self.arguments(*arguments, faults=faults),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=environment(),
+            cwd=self.folder,
         )
 
     def call(
@@ -195,15 +199,18 @@ class World:
             found[target] = set(names)
         return found
 
-    def assert_tidy(self) -> None:
-        """Nothing is left of any attempt: in libvirt, in QEMU, beside the disks, in the store."""
+    def assert_tidy(self, *, bitmaps: int = 2) -> None:
+        """Nothing is left of any attempt: in libvirt, in QEMU, beside the disks, in the store.
+
+        ``bitmaps``: how many of the newest points have one; QEMU loses them when it is killed.
+        """
         assert self.host.call("job", self.vm.name) == 0
         assert self.host.call("checkpoints", self.vm.name) == []
         chains = [chain for chain, _ in self.chains()]
         points = [s.point for c in chains if c.state == "live" for s in c.points]
-        newest = sorted(points, key=lambda point: point.taken)[-2:]
+        newest = sorted(points, key=lambda point: point.taken)[-bitmaps:]
         kept = {point.checkpoint.name for point in newest if point.checkpoint}
-        assert self.bitmaps() == {target: kept for target in self.vm.disks}
+        assert self.bitmaps() == dict.fromkeys(self.vm.disks, kept)
         assert not list(self.runtime.glob("*"))
         images = {path.name for path in self.vm.paths.values()}
         assert {path.name for path in self.disks.iterdir()} == images
@@ -213,7 +220,9 @@ class World:
         """All that is in the store is what the manifests name."""
         wanted = {"store.json", "store.lock"}
         for chain in chains:
-            (place,) = (path.relative_to(self.store) for path in self.store.glob(f"*/{chain.directory}"))
+            (place,) = (
+                path.relative_to(self.store) for path in self.store.glob(f"*/{chain.directory}")
+            )
             wanted |= {str(place), str(place / "chain.json")}
             wanted |= {str(place.parent), str(place.parent / "vm.json")}
             for point in (stored.point for stored in chain.points):
@@ -224,10 +233,36 @@ class World:
 
     def close(self) -> None:
         """End the VM and remove everything."""
-        self.vm.kill()
+        with contextlib.suppress(FileNotFoundError, ConnectionError):
+            self.vm.kill()
         self.vm.remove()
         shutil.rmtree(self.runtime, ignore_errors=True)
         shutil.rmtree(self.folder)
+
+
+Listing = dict[str, tuple[int, int, str]]
+
+
+def listing(*folders: Path) -> Listing:
+    """Everything in these folders: size, time of the last change, and digest of the content."""
+    found: Listing = {}
+    for folder in folders:
+        for path in [folder, *folder.rglob("*")]:
+            state = path.lstat()
+            digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+            found[str(path)] = (state.st_size, state.st_mtime_ns, digest)
+    return found
+
+
+@contextlib.contextmanager
+def unchanged(*folders: Path) -> Iterator[None]:
+    """Nothing in these folders is made, removed or written meanwhile; missing ones stay so."""
+    there = [folder for folder in folders if folder.is_dir()]
+    missing = [folder for folder in folders if not folder.exists()]
+    before = listing(*there)
+    yield
+    assert listing(*there) == before
+    assert not [str(folder) for folder in missing if folder.exists()]
 
 
 def environment() -> dict[str, str]:

@@ -1,9 +1,12 @@
 """Thaws a frozen guest even if we are killed: a mark on disk and a watchdog process.
 
-The watchdog is this module run as a program. It waits for a line or the end of its stdin,
-which comes with our death, or for too long a time; without a line it connects to libvirt and
-thaws. The mark (in the runtime directory, so that a reboot forgets it) lets the next run thaw
-should the watchdog have been killed too.
+The watchdog is this module run as a program. It waits for a line on its stdin, or for the end
+of it, which comes with our death, or for too long a time; without a line it connects to libvirt
+and thaws. The mark (in the runtime directory, so that a reboot forgets it) lets the next run
+thaw should the watchdog have been killed too.
+
+A mark reads ``<pid> <start of it> <pid of the watchdog>``. A watchdog whose pid it no longer
+names is not responsible any more: thawing could end a freeze that a later run has begun.
 """
 
 import contextlib
@@ -11,55 +14,50 @@ import logging
 import os
 import select
 import sys
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vm_babysitter.adapters import process
-from vm_babysitter.lib.atomicfile import fsync_directory, write_new
+from vm_babysitter.domain.agent import AgentAnswer
+from vm_babysitter.domain.errors import ProgramMissing
+from vm_babysitter.lib.atomicfile import write_atomically
 
 log = logging.getLogger(__name__)
 
 LONGEST = 60.0
-"""Seconds after which the watchdog thaws although we live: two agent time-outs and a job start."""
+"""Seconds after which the watchdog thaws although we live: all agent time-outs, a job start."""
+PAUSES = (1.0,) * 60 + (10.0,) * 354
+"""Seconds between the watchdog's tries to thaw: an hour in all, then it is up to the next run."""
 _READY_SECONDS = 10.0
-_TRIES = 30
-_PAUSE = 1.0
 _MARK = "frozen-"
+_NOBODY = "0 0"
 
 
 class WatchdogGuard:
     """Implements ``ports.FreezeGuard``."""
 
-    def __init__(self, runtime: Path, uri: str) -> None:
+    def __init__(self, runtime: Path, uri: str, longest: float = LONGEST) -> None:
         """Keep marks in ``runtime``; the watchdog connects to ``uri``."""
         self._runtime = runtime
         self._uri = uri
+        self._longest = longest
 
     @contextlib.contextmanager
-    def watch(self, vm_uuid: str) -> Iterator[None]:
+    def watch(self, vm_uuid: str) -> Iterator["Watch"]:
         """See the port."""
-        self._runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
         mark = self._mark(vm_uuid)
-        watchdog = process.start_survivor(
-            [sys.executable, "-m", __name__, self._uri, vm_uuid, str(mark)]
-        )
+        watch = Watch(mark)
         try:
-            if not watchdog.wait_for_line(_READY_SECONDS):
-                log.warning("the watchdog that would thaw the guest did not start")
-            owner = f"{os.getpid()} {_start_of(os.getpid())}\n"
-            write_new(mark, owner.encode(), replace=True)
-            fsync_directory(self._runtime)
-            yield
+            watch.begin([self._uri, vm_uuid, str(mark), str(self._longest)])
+            yield watch
         finally:
-            # Only after the thaw, which is inside the context.
-            mark.unlink(missing_ok=True)
-            watchdog.dismiss()
+            watch.end()
 
     def leftovers(self) -> tuple[str, ...]:
         """See the port."""
         marks = sorted(self._runtime.glob(f"{_MARK}*"))
-        return tuple(mark.name.removeprefix(_MARK) for mark in marks if not _owner_lives(mark))
+        return tuple(m.name.removeprefix(_MARK) for m in marks if m.exists() and not _is_owned(m))
 
     def forget(self, vm_uuid: str) -> None:
         """See the port."""
@@ -69,41 +67,142 @@ class WatchdogGuard:
         return self._runtime / f"{_MARK}{vm_uuid}"
 
 
-def _owner_lives(mark: Path) -> bool:
+class Watch:
+    """Implements ``ports.FreezeWatch``."""
+
+    def __init__(self, mark: Path) -> None:
+        self.unfit = ""
+        self._mark = mark
+        self._watchdog: process.Survivor | None = None
+        self._thawed = False
+
+    def begin(self, arguments: list[str]) -> None:
+        """Start the watchdog, then put down the mark; ``unfit`` says what went wrong."""
+        if _is_owned(self._mark):
+            self.unfit = "another backup has the guest frozen"
+            return
+        try:
+            self._mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._watchdog = process.start_survivor([sys.executable, "-m", __name__, *arguments])
+            if not self._watchdog.wait_for_line(_READY_SECONDS):
+                self.unfit = "the watchdog that would thaw the guest did not start"
+            else:
+                self._write(f"{os.getpid()} {_start_of(os.getpid())}")
+        except (OSError, ProgramMissing) as error:
+            self.unfit = f"thawing the guest could not be made sure of: {error}"
+
+    def thawed(self) -> None:
+        """See the port."""
+        self._thawed = True
+
+    def end(self) -> None:
+        """Send the watchdog home if all is well, else leave the guest to it."""
+        if self._watchdog is None:
+            return
+        try:
+            if self._thawed or self.unfit:
+                if _is_for(self._mark, self._watchdog.pid):
+                    self._mark.unlink(missing_ok=True)
+            else:
+                self._write(_NOBODY)
+        except OSError as error:
+            log.warning("the mark of a frozen guest could not be changed: %s", error)
+        if self._thawed or self.unfit:
+            self._watchdog.dismiss()
+        else:
+            self._watchdog.leave()
+
+    def _write(self, owner: str) -> None:
+        if self._watchdog is not None:
+            write_atomically(self._mark, f"{owner} {self._watchdog.pid}\n".encode())
+
+
+def _read(mark: Path) -> list[str]:
     try:
-        pid, started = mark.read_text().split()
-        return _start_of(int(pid)) == started
+        return mark.read_text().split()
     except (OSError, ValueError):
-        return False
+        return []
+
+
+def _is_for(mark: Path, watchdog: int) -> bool:
+    """Whether a mark is there and names this watchdog."""
+    return _read(mark)[2:] == [str(watchdog)]
+
+
+def _is_owned(mark: Path) -> bool:
+    """Whether a mark is there and the process that wrote it lives."""
+    match _read(mark):
+        case [pid, started, _] if pid.isdecimal():
+            return _start_of(int(pid)) == started
+    return False
 
 
 def _start_of(pid: int) -> str:
-    """Return when a process began (clock ticks since boot), to tell it from a later namesake."""
-    text = Path(f"/proc/{pid}/stat").read_text()
-    return text.rpartition(")")[2].split()[19]
+    """Return when a process began (clock ticks since boot), to tell it from a later namesake.
+
+    Empty if there is none, or it is dead and only not buried yet.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    fields = text.rpartition(")")[2].split()
+    return "" if fields[0] in {"Z", "X"} else fields[19]
 
 
-def _watch(uri: str, vm_uuid: str, mark: Path) -> None:
+def keep_watch(
+    stdin: int, longest: float, is_mine: Callable[[], bool], thaw: Callable[[], AgentAnswer]
+) -> bool:
+    """Do the watchdog's work; return whether it thawed in place of an owner that is gone.
+
+    Args:
+        stdin: brings a line when we are not needed, and ends when our owner does.
+        longest: seconds of silence after which to thaw although the owner lives.
+        is_mine: whether the mark is there and ours; while it is not, nothing is thawed.
+        thaw: tries to; what it raises means that it did not work.
+    """
+    while True:
+        ready, _, _ = select.select([stdin], [], [], longest)
+        if ready and os.read(stdin, 1):
+            return False
+        thawed = _thaw_at_last(is_mine, thaw)
+        if ready:
+            return thawed
+        # An owner that only slept may be about to freeze: the watch goes on.
+
+
+def _thaw_at_last(is_mine: Callable[[], bool], thaw: Callable[[], AgentAnswer]) -> bool:
+    for pause in PAUSES:
+        if not is_mine():
+            return False
+        with contextlib.suppress(Exception):
+            if not thaw().refusal:
+                return True
+        threading.Event().wait(pause)
+    return False
+
+
+def main() -> None:
+    """Be the watchdog."""
+    # Before the freeze: nothing may have to be loaded from a disk while it lasts.
     from vm_babysitter.adapters.libvirt.connection import Connection
     from vm_babysitter.adapters.libvirt.hypervisor import LibvirtHypervisor
     from vm_babysitter.adapters.qemu import img
 
+    uri, vm_uuid, mark, longest = sys.argv[1], sys.argv[2], Path(sys.argv[3]), float(sys.argv[4])
+
+    def is_mine() -> bool:
+        return _is_for(mark, os.getpid())
+
+    def thaw() -> AgentAnswer:
+        with Connection(uri) as connection:
+            return LibvirtHypervisor(connection, img.info).thaw(vm_uuid)
+
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    ready, _, _ = select.select([sys.stdin], [], [], LONGEST)
-    if ready and sys.stdin.readline():
-        return
-    for _ in range(_TRIES):
-        if not mark.exists():
-            return
-        with contextlib.suppress(Exception):
-            with Connection(uri) as connection:
-                failure = LibvirtHypervisor(connection, img.info).thaw(vm_uuid)
-            if not failure:
-                mark.unlink(missing_ok=True)
-                return
-        time.sleep(_PAUSE)
+    if keep_watch(sys.stdin.fileno(), longest, is_mine, thaw) and is_mine():
+        mark.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
-    _watch(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    main()

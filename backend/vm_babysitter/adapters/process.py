@@ -176,6 +176,19 @@ class Survivor:
         ready, _, _ = select.select([stdout], [], [], timeout)
         return bool(ready) and stdout.readline() != b""
 
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def leave(self) -> None:
+        """Let it learn now what it would learn by our end. It goes on by itself."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        # Somebody has to bury it if it ends before us.
+        threading.Thread(target=self._process.wait, name="mourner", daemon=True).start()
+
     def dismiss(self) -> None:
         """Say that it is not needed: it reads a line, and is reaped."""
         try:

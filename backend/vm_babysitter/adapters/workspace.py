@@ -20,7 +20,7 @@ class Workspace:
         Block devices have no folder to put scratch beside them.
         """
         self._runtime = runtime
-        self._fallback = fallback
+        self._fallback = fallback.absolute()  # QEMU has a working directory of its own
 
     def scratch_path(self, disk_path: str, nonce: str, target: str) -> str:
         """See the port."""

@@ -7,6 +7,7 @@ from typing import Literal
 from vm_babysitter.domain.chain import (
     MAX_POINTS,
     Chain,
+    ChainState,
     Checkpoint,
     Method,
     Point,
@@ -60,8 +61,11 @@ class Distrust:
 
 
 def live_chain(chains: Sequence[Chain]) -> Chain | None:
-    """Return the chain that grows: the youngest live one."""
-    live = [chain for chain in chains if chain.state == "live"]
+    """Return the chain that grows: the youngest live one.
+
+    One that never got a point does not count: what it has is an attempt, to be undone.
+    """
+    live = [c for c in chains if c.state is ChainState.LIVE and (c.points or c.unreadable)]
     return max(live, key=lambda chain: chain.directory, default=None)
 
 

@@ -1,8 +1,10 @@
 """A word that stops a running job."""
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from vm_babysitter.domain.errors import Cancelled
+from vm_babysitter.domain.errors import BabysitterError, Cancelled
 
 
 class Cancel:
@@ -10,12 +12,33 @@ class Cancel:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._interrupt: Callable[[], None] | None = None
 
     def request(self) -> None:
         """Ask the job to stop. May be called from a signal handler."""
         self._event.set()
+        interrupt = self._interrupt
+        if interrupt is not None:
+            interrupt()
 
     def check(self) -> None:
         """Raise Cancelled if the job was asked to stop."""
         if self._event.is_set():
             raise Cancelled
+
+    @contextmanager
+    def interrupting(self, interrupt: Callable[[], None]) -> Iterator[None]:
+        """Have a request call ``interrupt`` while the context lasts.
+
+        For calls that may wait for somebody who does not answer. What they then raise becomes
+        Cancelled.
+        """
+        self._interrupt = interrupt
+        try:
+            self.check()
+            yield
+        except BabysitterError:
+            self.check()
+            raise
+        finally:
+            self._interrupt = None

@@ -1,5 +1,6 @@
 """Finds VMs, chains and points in a store by the words of a user."""
 
+import re
 from dataclasses import dataclass
 
 from vm_babysitter.domain.chain import Chain, Point, PointDisk, disk_layers
@@ -7,6 +8,7 @@ from vm_babysitter.domain.errors import Damaged, InvalidInput, PointNotFound, Vm
 from vm_babysitter.ports import Store, StoredVm
 
 LATEST = "latest"
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def find_point(store: Store, vm_name: str, wanted: str) -> FoundPoint:
             raise PointNotFound(vm_name, wanted)
         return max(every, key=lambda found: found.point.taken)
     directory, slash, number = wanted.partition("/")
-    if not slash or not number.isdecimal():
+    if not slash or not _NUMBER.fullmatch(number):
         raise InvalidInput(
             "POINT",
             wanted,

@@ -55,7 +55,8 @@ class CheckedReading:
             Mismatch: at the first wrong block that is met.
             Cancelled, and whatever reader, index and sink raise.
         """
-        self._reader.read(self._work(), self._consume)
+        with self._cancel.interrupting(self._reader.abort):
+            self._reader.read(self._work(), self._consume)
 
     def _work(self) -> Iterator[tuple[Piece, list[bytes]]]:
         for run in block_runs(all_dirty(self._reader.zero_map()), self._reader.size):

@@ -201,7 +201,8 @@ class DiskCopier:
             Contradiction: the bitmap is proven wrong.
             Cancelled, StoreFailed, TransferFailed, ConnectionLost, Damaged.
         """
-        self._reader.read(self._work(runs), self._consume)
+        with self._cancel.interrupting(self._reader.abort):
+            self._reader.read(self._work(runs), self._consume)
         self._in_order.end()
         return Copied(self._read_bytes, self._written_bytes, self._zeroed_blocks * BLOCK_SIZE)
 

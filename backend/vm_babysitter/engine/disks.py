@@ -30,7 +30,6 @@ from vm_babysitter.ports import (
     Store,
 )
 
-
 Opener = Callable[[], AbstractContextManager[DiskReader]]
 """Opens the export of one disk, as often as it is called."""
 
@@ -91,7 +90,10 @@ class PointCopier:
         by_target = {export.target: export for export in exports}
         surely_stored = 0
         for plan in plans:
-            with self._open(socket, by_target[plan.target]) as reader:
+            with (
+                self._open(socket, by_target[plan.target]) as reader,
+                self._tools.cancel.interrupting(reader.abort),
+            ):
                 amount = bytes_to_read(self._runs(vm, plan, plan.method, reader), reader.size)
                 self._meter.expect(amount)
                 surely_stored += amount if plan.method is Method.FULL else 0

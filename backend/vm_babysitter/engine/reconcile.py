@@ -1,7 +1,7 @@
 """Cleans up what an earlier attempt left: only what is provably ours."""
 
-from vm_babysitter.domain.backup_plan import removable_bitmaps
-from vm_babysitter.domain.chain import Attempt, Chain, checkpoint_prefix
+from vm_babysitter.domain.backup_plan import live_chain, removable_bitmaps
+from vm_babysitter.domain.chain import Attempt, Chain, ChainState, checkpoint_prefix
 from vm_babysitter.domain.vm import PowerState, Vm
 from vm_babysitter.ports import Hypervisor, JobKind, Observer, ScratchPlaces, Store
 
@@ -20,7 +20,13 @@ class Reconciler:
         self._observer = observer
 
     def reconcile(self, vm: Vm) -> None:
-        """Undo every unfinished attempt at a backup of this VM in this store."""
+        """Undo every unfinished attempt at a backup of this VM in this store.
+
+        Of a VM that is off none is undone: only a running QEMU removes an attempt's bitmaps
+        from the images, and without the attempt nobody would know whose they are.
+        """
+        if vm.state not in _QEMU_RUNS:
+            return
         for chain in self._store.chains(vm.uuid):
             for attempt in chain.attempts:
                 self.undo(vm, chain, attempt)
@@ -29,6 +35,15 @@ class Reconciler:
                 self._observer.note(f"The backup {name}, which was interrupted, {what}.")
         self.forget(vm)
         self._store.remove_empty_chains(vm.uuid)
+        self._archive_older(vm)
+
+    def _archive_older(self, vm: Vm) -> None:
+        """Do what a backup that died after its new full was to do: let only one chain grow."""
+        chains = self._store.chains(vm.uuid)
+        newest = live_chain(chains)
+        for chain in chains if newest is not None else ():
+            if chain.state is ChainState.LIVE and chain != newest:
+                self._store.archive(vm.uuid, chain, "a newer backup series was begun")
 
     def forget(self, vm: Vm) -> None:
         """Have libvirt forget the checkpoints of this VM's chains; their bitmaps stay."""

@@ -1,16 +1,25 @@
 """Brings the disks of a restore point back as image files, or nothing at all."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from vm_babysitter.domain.chain import PointDisk
-from vm_babysitter.domain.errors import InvalidInput, PointDamaged
+from vm_babysitter.domain.errors import ImageUnreadable, InvalidInput, PointDamaged
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.catalog import FoundPoint, find_point
 from vm_babysitter.engine.checked_reading import CheckedReading, Mismatch, content_bytes
 from vm_babysitter.engine.disks import Meter
-from vm_babysitter.ports import Fingerprint, ImageTool, Observer, RestoreFiles, RestorePlace, Store
+from vm_babysitter.ports import (
+    DiskReader,
+    Fingerprint,
+    ImageTool,
+    Observer,
+    RestoreFiles,
+    RestorePlace,
+    Store,
+)
 
 FORMATS = ("qcow2", "raw")
 
@@ -67,7 +76,12 @@ class Restore:
         with self._place.fill(sum(needed)) as place:
             meter = Meter(self._observer)
             meter.expect(sum(needed))
-            files = [self._restore_disk(found, disk, format, place, meter) for disk in disks]
+            files = []
+            for disk in disks:
+                try:
+                    files.append(self._restore_disk(found, disk, format, place, meter))
+                except Mismatch as error:
+                    raise self._damaged(found, f"disk {disk.target}: {error}") from error
             for file in found.point.files:
                 self._observer.step(f"restore {file.name}")
                 files.append(self._restore_file(found, file.name, file.digest, place))
@@ -108,7 +122,7 @@ class Restore:
         paths = [(self._store.image_path(uuid, chain, p, d), "qcow2") for p, d in layers]
         with (
             self._store.open_index(uuid, chain, layers) as index,
-            self._images.open_for_reading(paths) as reader,
+            self._open(found, disk, paths) as reader,
         ):
             if reader.size != disk.virtual_size:
                 reason = f"disk {disk.target} has {reader.size} bytes, not {disk.virtual_size}"
@@ -120,11 +134,19 @@ class Restore:
                     writer.write(offset, data)
                     meter.add(len(data))
 
-                try:
-                    CheckedReading(reader, index, self._fingerprint, write, self._cancel).run()
-                except Mismatch as error:
-                    raise self._damaged(found, f"disk {disk.target}: {error}") from error
+                CheckedReading(reader, index, self._fingerprint, write, self._cancel).run()
         return place.final(path)
+
+    @contextmanager
+    def _open(
+        self, found: FoundPoint, disk: PointDisk, layers: Sequence[tuple[Path, str]]
+    ) -> Iterator[DiskReader]:
+        with ExitStack() as stack:
+            try:
+                reader = stack.enter_context(self._images.open_for_reading(layers))
+            except ImageUnreadable as error:
+                raise self._damaged(found, f"disk {disk.target}: {error.reason}") from error
+            yield reader
 
     def _restore_file(self, found: FoundPoint, name: str, digest: str, place: RestoreFiles) -> Path:
         source = self._store.file_path(found.vm.uuid, found.chain, found.point, name)

@@ -110,7 +110,7 @@ class Verify:
         """Check what the image says of itself: format, size, backing link, QEMU's own check."""
         path = self._store.image_path(vm.uuid, chain, point, disk)
         try:
-            info = self._images.info(path)
+            info, wrong = self._images.info(path), self._images.check(path)
         except ImageUnreadable as error:
             return error.reason
         backing = None if disk.parent is None else f"../{disk.parent}/{disk.file}"
@@ -118,7 +118,7 @@ class Verify:
             return f"it is {info.format} of {info.virtual_size} bytes"
         if info.backing_file != backing:
             return f"it builds on {info.backing_file!r}, not on {backing!r}"
-        return self._images.check(path)
+        return wrong
 
     def _content(self, found: FoundPoint) -> tuple[str, ...]:
         problems = []

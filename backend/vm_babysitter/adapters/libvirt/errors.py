@@ -7,16 +7,6 @@ import libvirt
 
 from vm_babysitter.domain.errors import Busy, HypervisorError, HypervisorUnreachable, VmNotFound
 
-AGENT_ERRORS = frozenset(
-    {
-        libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
-        libvirt.VIR_ERR_AGENT_UNSYNCED,
-        libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,  # no agent configured
-        libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
-        libvirt.VIR_ERR_OPERATION_INVALID,  # paused
-        libvirt.VIR_ERR_INTERNAL_ERROR,  # the agent's own refusal
-    }
-)
 _LOST = frozenset(
     {
         libvirt.VIR_ERR_RPC,
@@ -49,6 +39,7 @@ def translate(
         return VmNotFound(vm)
     if number == libvirt.VIR_ERR_OPERATION_TIMEOUT:
         return Busy(f"VM {vm!r}" if vm else "libvirt", reason)
-    if number in _LOST:
+    # "client socket is closed" comes as an internal error, told apart by where it is from.
+    if number in _LOST or error.get_error_domain() == libvirt.VIR_FROM_RPC:
         return HypervisorUnreachable(uri, reason)
     return HypervisorError(action, number, reason)

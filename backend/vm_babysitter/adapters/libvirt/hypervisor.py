@@ -9,9 +9,10 @@ from typing import Any
 import libvirt
 import libvirt_qemu
 
-from vm_babysitter.adapters.libvirt import qmp, xml
+from vm_babysitter.adapters.libvirt import agent, qmp, xml
 from vm_babysitter.adapters.libvirt.connection import Connection
-from vm_babysitter.adapters.libvirt.errors import AGENT_ERRORS, translated
+from vm_babysitter.adapters.libvirt.errors import translated
+from vm_babysitter.domain.agent import AgentAnswer
 from vm_babysitter.domain.chain import Checkpoint
 from vm_babysitter.domain.errors import Busy, ImageUnreadable, VmNotFound
 from vm_babysitter.domain.vm import Disk, DiskKind, DiskState, PowerState, Vm
@@ -35,7 +36,6 @@ _STATES = {
 _REDEFINE = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE
 _VALIDATE = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE
 _METADATA_ONLY = libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY
-_AGENT_SECONDS = 10
 _JOB_END_SECONDS = 30.0
 _JOB_POLL_SECONDS = 0.02
 
@@ -174,15 +174,18 @@ class LibvirtHypervisor:
     def agent_missing(self, uuid: str) -> str:
         """See the port."""
         with translated("Looking for the guest agent", uuid, self._connection.uri):
-            return xml.agent_missing(self._domain(uuid).XMLDesc(0))
+            domain = self._domain(uuid)
+            return xml.agent_missing(domain.XMLDesc(0)) or agent.ping(domain)
 
-    def freeze(self, uuid: str) -> str:
+    def freeze(self, uuid: str) -> AgentAnswer:
         """See the port."""
-        return self._ask_agent(uuid, lambda domain: domain.fsFreeze())
+        with translated("Freezing the guest's file systems", uuid, self._connection.uri):
+            return agent.freeze(self._domain(uuid))
 
-    def thaw(self, uuid: str) -> str:
+    def thaw(self, uuid: str) -> AgentAnswer:
         """See the port."""
-        return self._ask_agent(uuid, lambda domain: domain.fsThaw())
+        with translated("Thawing the guest's file systems", uuid, self._connection.uri):
+            return agent.thaw(self._domain(uuid))
 
     def versions(self) -> dict[str, str]:
         """See the port."""
@@ -202,21 +205,6 @@ class LibvirtHypervisor:
         except libvirt.libvirtError as error:
             # A name that is no UUID is INVALID_ARG; both mean that there is no such VM.
             raise VmNotFound(name) from error
-
-    def _ask_agent(self, uuid: str, command: Callable[[libvirt.virDomain], object]) -> str:
-        """Run an agent command within a bound; return why it was not done, empty if it was."""
-        default = libvirt.VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_DEFAULT
-        with translated("Talking to the guest agent", uuid, self._connection.uri):
-            domain = self._domain(uuid)
-            try:
-                domain.agentSetResponseTimeout(_AGENT_SECONDS)
-                try:
-                    command(domain)
-                finally:
-                    domain.agentSetResponseTimeout(default)
-            except libvirt.libvirtError as error:
-                return _agent_reason(error)
-        return ""
 
     def _describe(self, domain: libvirt.virDomain) -> Vm:
         state, _ = domain.state()
@@ -280,18 +268,6 @@ def _identity(path: str) -> str:
         return f"inode:{Path(path).stat().st_ino}"
     except OSError:
         return ""
-
-
-def _agent_reason(error: libvirt.libvirtError) -> str:
-    number = error.get_error_code()
-    if number not in AGENT_ERRORS:
-        raise error
-    reasons = {
-        libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED: "the VM has no guest agent",
-        libvirt.VIR_ERR_AGENT_UNRESPONSIVE: "the guest agent does not answer",
-        libvirt.VIR_ERR_OPERATION_INVALID: "the VM is paused",
-    }
-    return reasons.get(number, f"the guest agent refused: {error.get_error_message()}")
 
 
 def _dotted(version: int) -> str:

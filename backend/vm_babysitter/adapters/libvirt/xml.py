@@ -66,7 +66,7 @@ def _source_place(source: etree._Element, source_type: str) -> str:
 
 
 def agent_missing(live_domain_xml: str) -> str:
-    """Return why no guest agent can be asked, empty if one is connected."""
+    """Return why there is no guest agent to ask, empty if one is connected."""
     root = etree.fromstring(live_domain_xml.encode(), _PARSER)
     for target in root.findall("devices/channel/target"):
         if target.get("name") == "org.qemu.guest_agent.0":

@@ -9,6 +9,7 @@ from blake3 import blake3
 from vm_babysitter.adapters.store import documents, layout
 from vm_babysitter.adapters.store.documents import failing
 from vm_babysitter.adapters.store.index_file import IndexWriter
+from vm_babysitter.adapters.store.owners import note_vm
 from vm_babysitter.domain.chain import Point, PointDisk, SavedFile
 from vm_babysitter.lib.atomicfile import fsync_directory, write_new
 from vm_babysitter.ports import ImageWriter
@@ -54,4 +55,5 @@ class LocalDraft:
         # The names of all files first, so that a manifest never speaks of a file that is not
         # there; writing it then syncs the directory a second time.
         failing(self._path, lambda: fsync_directory(self._path))
+        note_vm(self._path.parent.parent, point.vm_uuid, point.vm_name)
         documents.write(self._path / layout.POINT_FILE, "point", point)

@@ -13,21 +13,25 @@ from vm_babysitter.adapters.store import documents, layout, place
 from vm_babysitter.adapters.store.documents import (
     ChainDocument,
     StoreDocument,
-    VmDocument,
     failing,
 )
 from vm_babysitter.adapters.store.draft import LocalDraft, NewImage
 from vm_babysitter.adapters.store.index_file import IndexReader
 from vm_babysitter.adapters.store.merged_index import MergedIndex
-from vm_babysitter.adapters.store.reading import read_chain, read_vm
+from vm_babysitter.adapters.store.owners import find_chain, find_vm, mend_chain, note_vm
+from vm_babysitter.adapters.store.reading import read_chain
 from vm_babysitter.adapters.store.sweeping import remove_attempt, remove_empty_chain
 from vm_babysitter.domain.chain import Attempt, Chain, ChainState, Point, PointDisk
-from vm_babysitter.domain.errors import Busy, Damaged, PointDamaged, StoreFailed, StoreRefused
+from vm_babysitter.domain.errors import Busy, Damaged, PointDamaged, StoreFailed
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.lib.atomicfile import fsync_directory
 from vm_babysitter.ports import BlockIndex, Clock, StoredVm
 
 _READ_SIZE = 1 << 20
+_LOST_MARK = (
+    "The backups are untouched. Move this one file away: reading them needs none, and the next "
+    "backup writes a new one."
+)
 
 
 class LocalStore:
@@ -76,8 +80,8 @@ class LocalStore:
         """See the port."""
         found = []
         for entry in failing(self._path, lambda: sorted(self._path.iterdir())):
-            if (entry / layout.VM_FILE).is_file():
-                document = read_vm(entry)
+            document = find_vm(entry) if entry.is_dir() else None
+            if document is not None:
                 found.append(StoredVm(document.uuid, document.names, entry.name))
         return tuple(found)
 
@@ -87,11 +91,9 @@ class LocalStore:
         if directory is None:
             return ()
         entries = failing(directory, lambda: sorted(directory.iterdir()))
-        return tuple(
-            read_chain(entry)
-            for entry in entries
-            if layout.CHAIN_PATTERN.fullmatch(entry.name) and (entry / layout.CHAIN_FILE).exists()
-        )
+        paths = [e for e in entries if layout.CHAIN_PATTERN.fullmatch(e.name) and e.is_dir()]
+        found = [(path, find_chain(path)) for path in paths]
+        return tuple(read_chain(path, document) for path, document in found if document)
 
     def new_chain(self, vm: Vm, chain_id: str, started: datetime) -> Chain:
         """See the port."""
@@ -112,16 +114,17 @@ class LocalStore:
 
     def archive(self, vm_uuid: str, chain: Chain, why: str) -> None:
         """See the port."""
-        path = self._chain_path(vm_uuid, chain.directory) / layout.CHAIN_FILE
-        old = documents.read(path, "chain", ChainDocument)
-        if old.state != ChainState.ARCHIVED:
+        directory = self._chain_path(vm_uuid, chain.directory)
+        old = find_chain(directory)
+        if old is not None and old.state != ChainState.ARCHIVED:
             new = ChainDocument(old.id, old.vm_uuid, ChainState.ARCHIVED, why, old.created)
-            documents.write(path, "chain", new)
+            documents.write(directory / layout.CHAIN_FILE, "chain", new)
 
     def begin(self, chain: Chain, attempt: Attempt) -> LocalDraft:
         """See the port."""
         parent = self._chain_path(attempt.vm_uuid, chain.directory)
         path = parent / attempt.directory
+        mend_chain(parent)
         documents.write(parent / layout.attempt_file(attempt.directory), "attempt", attempt)
         failing(path, lambda: path.mkdir(mode=0o700))
         failing(parent, lambda: fsync_directory(parent))
@@ -185,13 +188,8 @@ class LocalStore:
         if path is None:
             path = self._path / layout.vm_directory(vm.name, vm.uuid)
             failing(path, lambda: path.mkdir(mode=0o700, exist_ok=True))
-            documents.write(path / layout.VM_FILE, "vm", VmDocument(vm.uuid, (vm.name,)))
             failing(self._path, lambda: fsync_directory(self._path))
-            return path
-        known = documents.read(path / layout.VM_FILE, "vm", VmDocument)
-        if known.names[-1:] != (vm.name,):
-            names = (*(n for n in known.names if n != vm.name), vm.name)
-            documents.write(path / layout.VM_FILE, "vm", VmDocument(vm.uuid, names))
+        note_vm(path, vm.uuid, vm.name)
         return path
 
     def _chain_path(self, vm_uuid: str, directory: str) -> Path:
@@ -212,19 +210,23 @@ def open_store(
 ) -> LocalStore:
     """Open the backup folder at ``path``; ``create`` makes an empty folder one.
 
+    Without ``create`` it is only read, which may be from a read-only file system.
+
     Raises:
         StoreRefused, StoreFailed, Damaged, UnsupportedFormat: nothing was changed.
     """
-    place.check_place(path, allow_ram=allow_ram)
+    place.check_place(path, writable=create, allow_ram=allow_ram)
     mark = path / layout.STORE_FILE
     if not mark.exists():
         if not create:
-            raise StoreRefused(
-                str(path), "it holds no backups yet", "Make a backup first, or name another folder."
-            )
+            place.check_holds_backups(path)
+            return LocalStore(path, "", new_image, digest_image)
         place.check_new_place(path)
         documents.write(mark, "store", StoreDocument(clock.new_id(), clock.now()))
-    document = documents.read(mark, "store", StoreDocument)
+    try:
+        document = documents.read(mark, "store", StoreDocument)
+    except Damaged as error:
+        raise Damaged(error.path, error.reason, _LOST_MARK) from error
     return LocalStore(path, document.id, new_image, digest_image)
 
 

@@ -3,14 +3,29 @@
 import os
 from pathlib import Path
 
+from vm_babysitter.adapters.store import layout
 from vm_babysitter.domain.errors import StoreRefused
 
 _IN_RAM = frozenset({"tmpfs", "ramfs", "rootfs", "devtmpfs"})
-_HARMLESS = frozenset({"lost+found", ".Recycle.Bin", "System Volume Information", ".DS_Store"})
+_HARMLESS = frozenset(
+    {
+        "lost+found",
+        ".Recycle.Bin",
+        "System Volume Information",
+        ".DS_Store",
+        f".{layout.STORE_FILE}.tmp",  # of a first backup that died at once
+        layout.LOCK_FILE,
+    }
+)
 
 
-def check_place(path: Path, *, allow_ram: bool) -> None:
+def check_place(path: Path, *, writable: bool, allow_ram: bool) -> None:
     """Refuse what cannot be a backup folder.
+
+    Args:
+        path: the folder.
+        writable: whether it is going to be written to; reading needs no more than it says.
+        allow_ram: whether it may lie in RAM.
 
     Raises:
         StoreRefused: missing, not a directory, not writable, or in RAM.
@@ -19,7 +34,9 @@ def check_place(path: Path, *, allow_ram: bool) -> None:
         raise StoreRefused(str(path), "it does not exist", "Create it, or name another folder.")
     if not path.is_dir():
         raise StoreRefused(str(path), "it is not a folder", "Name a folder.")
-    if not os.access(path, os.R_OK | os.W_OK | os.X_OK) or _read_only(path):
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise StoreRefused(str(path), "it cannot be read", "Check its permissions.")
+    if writable and (not os.access(path, os.W_OK) or _read_only(path)):
         raise StoreRefused(
             str(path), "it cannot be written to", "Check its permissions and how it is mounted."
         )
@@ -33,13 +50,28 @@ def check_place(path: Path, *, allow_ram: bool) -> None:
 
 
 def check_new_place(path: Path) -> None:
-    """Refuse to begin a backup folder among other things. Raises StoreRefused."""
-    foreign = sorted(e.name for e in path.iterdir() if e.name not in _HARMLESS)
+    """Refuse to begin a backup folder among other things. Raises StoreRefused.
+
+    Backups that lost their ``store.json`` are not other things.
+    """
+    foreign = sorted(
+        entry.name
+        for entry in path.iterdir()
+        if entry.name not in _HARMLESS and not (entry / layout.VM_FILE).is_file()
+    )
     if foreign:
         raise StoreRefused(
             str(path),
             f"it holds no backups of ours but other things ({', '.join(foreign[:3])})",
             "Name an empty folder, for instance a new one inside it.",
+        )
+
+
+def check_holds_backups(path: Path) -> None:
+    """Refuse to read a folder without any backups. Raises StoreRefused."""
+    if not any(path.glob(f"*/{layout.VM_FILE}")):
+        raise StoreRefused(
+            str(path), "it holds no backups yet", "Make a backup first, or name another folder."
         )
 
 

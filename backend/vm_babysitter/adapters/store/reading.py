@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vm_babysitter.adapters.store import documents, layout
-from vm_babysitter.adapters.store.documents import ChainDocument, VmDocument, failing
+from vm_babysitter.adapters.store.documents import ChainDocument, failing
 from vm_babysitter.domain.chain import (
     Attempt,
     Chain,
@@ -16,13 +16,12 @@ from vm_babysitter.domain.chain import (
 from vm_babysitter.domain.errors import Damaged
 
 
-def read_chain(path: Path) -> Chain:
-    """Read a chain after a look at every file's presence and size.
+def read_chain(path: Path, document: ChainDocument) -> Chain:
+    """Read the chain that ``document`` tells of, with a look at every file's presence and size.
 
     Raises:
         Damaged, UnsupportedFormat, StoreFailed.
     """
-    document = documents.read(path / layout.CHAIN_FILE, "chain", ChainDocument)
     entries = failing(path, lambda: sorted(path.iterdir()))
     attempts = tuple(_attempts(entries))
     unfinished = {attempt.directory for attempt in attempts}
@@ -55,24 +54,6 @@ def read_chain(path: Path) -> Chain:
         attempts=attempts,
         unreadable=tuple(unreadable),
     )
-
-
-def read_vm(path: Path) -> VmDocument:
-    """Read who a VM's directory belongs to; where that is damaged, its points tell it too.
-
-    Raises:
-        Damaged, UnsupportedFormat, StoreFailed.
-    """
-    try:
-        return documents.read(path / layout.VM_FILE, "vm", VmDocument)
-    except Damaged:
-        for manifest in sorted(path.glob(f"*/*/{layout.POINT_FILE}"), reverse=True):
-            try:
-                point = documents.read(manifest, "point", Point)
-            except Damaged:
-                continue
-            return VmDocument(point.vm_uuid, (point.vm_name,))
-        raise
 
 
 def _attempts(entries: Sequence[Path]) -> Iterator[Attempt]:

@@ -27,12 +27,11 @@ def remove_attempt(chain: Path, attempt: Attempt) -> None:
 
 
 def remove_empty_chain(chain: Path) -> None:
-    """Remove the directory of a chain if nothing but its own document is in it."""
-    own = {layout.CHAIN_FILE, f".{layout.CHAIN_FILE}.tmp"}
+    """Remove the directory of a chain if there is nothing in it but what beginning it wrote."""
 
     def remove() -> None:
         entries = list(chain.iterdir())
-        if {entry.name for entry in entries} <= own:
+        if all(layout.BEGUN_CHAIN_PATTERN.fullmatch(entry.name) for entry in entries):
             for entry in entries:
                 entry.unlink()
             chain.rmdir()

@@ -1,0 +1,240 @@
+"""A hypervisor in memory: ``ports.Hypervisor``."""
+
+import uuid as uuids
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tests.support.fakes.disk import FakeBitmap, FakeDisk
+from tests.support.fakes.faults import Faults, faulty
+from vm_babysitter.domain.agent import AgentAnswer
+from vm_babysitter.domain.chain import Checkpoint
+from vm_babysitter.domain.errors import Busy, HypervisorError, VmNotFound
+from vm_babysitter.domain.vm import Disk, DiskState, PowerState, Vm
+from vm_babysitter.ports import ActiveJob, BackupRequest, Export, JobKind
+
+INTERNAL, INVALID, EXISTS, NO_CHECKPOINT, UNSUPPORTED = 1, 55, 8, 103, 67
+"""libvirt's numbers: internal error, operation invalid, invalid argument, ..."""
+_QEMU_RUNS = frozenset({PowerState.RUNNING, PowerState.PAUSED})
+
+
+@dataclass(frozen=True)
+class FakeExport:
+    """One disk of a backup job, as it was when the job began."""
+
+    content: bytes
+    data: frozenset[int]
+    """Clusters that hold data."""
+    changed: frozenset[int] | None
+    """Clusters that the bitmap has marked; None where no bitmap is offered."""
+
+
+@dataclass(frozen=True)
+class FakeJob:
+    """A running backup job."""
+
+    socket: str
+    scratch: tuple[str, ...]
+    exports: dict[str, FakeExport]
+
+
+@dataclass
+class FakeVm:
+    """A VM of a FakeHypervisor, on by default, without a guest agent."""
+
+    name: str
+    uuid: str
+    disks: dict[str, FakeDisk]
+    state: PowerState = PowerState.RUNNING
+    persistent: bool = True
+    definition: str = "<domain/>"
+    other_disks: tuple[Disk, ...] = ()
+    """Disks that are only described: drives, disks passed through and such."""
+    checkpoints: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What libvirt knows: the name and the targets of each checkpoint."""
+    job: FakeJob | None = None
+    foreign_job: ActiveJob | None = None
+    no_agent: str = "the VM has no guest agent"
+    """Why there is none; empty if the agent answers."""
+    file_systems: int = 1
+    frozen: bool = False
+    freeze_answer: AgentAnswer | None = None
+    """What the agent says instead of freezing."""
+    thaw_answer: AgentAnswer | None = None
+    """What the agent says instead of thawing."""
+
+    def start(self, state: PowerState = PowerState.RUNNING) -> None:
+        """Start it."""
+        self.state = state
+
+    def stop(self) -> None:
+        """Switch it off; QEMU ends in good order."""
+        self.state, self.job, self.frozen = PowerState.OFF, None, False
+
+    def kill(self) -> None:
+        """Kill QEMU: bitmaps are broken, checkpoint metadata and scratch files stay."""
+        self.stop()
+        for disk in self.disks.values():
+            disk.break_bitmaps()
+
+    def describe(self) -> Vm:
+        """Return it as the port tells it."""
+        disks = (*(disk.describe() for disk in self.disks.values()), *self.other_disks)
+        return Vm(self.uuid, self.name, self.state, disks)
+
+
+class FakeHypervisor(Faults):
+    """Implements ``ports.Hypervisor``; ``add`` makes VMs."""
+
+    def __init__(self, files: set[str] | None = None) -> None:
+        """``files`` are the scratch files and sockets there are, shared with the places."""
+        super().__init__()
+        self.machines: dict[str, FakeVm] = {}
+        self.files: set[str] = set() if files is None else files
+
+    def add(self, name: str = "vm", *disks: FakeDisk, uuid: str = "") -> FakeVm:
+        """Define a VM that runs, by default with one disk."""
+        for disk in disks or (disks := (FakeDisk(),)):
+            disk.path = disk.path or f"/vms/{name}/{disk.target}.{disk.format}"
+            disk.layers[0].path = disk.path
+        uuid = uuid or str(uuids.uuid5(uuids.NAMESPACE_DNS, f"{len(self.machines)} {name}"))
+        self.machines[uuid] = FakeVm(name, uuid, {disk.target: disk for disk in disks})
+        return self.machines[uuid]
+
+    @faulty
+    def vms(self) -> tuple[Vm, ...]:
+        persistent = [vm.describe() for vm in self.machines.values() if vm.persistent]
+        return tuple(sorted(persistent, key=lambda vm: vm.name))
+
+    @faulty
+    def vm(self, name: str) -> Vm:
+        persistent = [vm for vm in self.machines.values() if vm.persistent]
+        for found in (
+            *(vm for vm in persistent if vm.name == name),
+            *(vm for vm in persistent if vm.uuid == name),
+        ):
+            return found.describe()
+        raise VmNotFound(name)
+
+    @faulty
+    def definition(self, uuid: str) -> str:
+        return self._find(uuid).definition
+
+    @faulty
+    def disk_states(self, uuid: str) -> tuple[DiskState, ...]:
+        vm = self._running(uuid, "Asking QEMU for its disks")
+        return tuple(disk.state() for disk in vm.disks.values())
+
+    @faulty
+    def active_job(self, uuid: str) -> ActiveJob | None:
+        vm = self._find(uuid)
+        if vm.job is None or vm.state not in _QEMU_RUNS:
+            return vm.foreign_job
+        return ActiveJob(JobKind.BACKUP, f"serving {vm.job.socket}", vm.job.socket)
+
+    @faulty
+    def end_backup(self, uuid: str) -> None:
+        vm = self._find(uuid)
+        if vm.job is not None:
+            self.files -= {vm.job.socket, *vm.job.scratch}
+        vm.job = None
+
+    @faulty
+    def adopt_checkpoint(self, uuid: str, checkpoint: Checkpoint) -> bool:
+        vm = self._running(uuid, "Telling libvirt of a checkpoint")
+        if not all(vm.disks[target].has_valid(checkpoint.name) for target in checkpoint.disks):
+            return False
+        vm.checkpoints[checkpoint.name] = checkpoint.disks
+        return True
+
+    @faulty
+    def begin_backup(self, uuid: str, request: BackupRequest) -> tuple[Export, ...]:
+        vm = self._running(uuid, "Starting the backup job")
+        self._check(vm, request)
+        exports = {}
+        for wanted in request.disks:
+            disk = vm.disks[wanted.target]
+            changed = None if wanted.since is None else disk.changed_since(wanted.since)
+            exports[wanted.target] = FakeExport(bytes(disk.content), frozenset(disk.data), changed)
+        tracked = tuple(d.target for d in request.disks if d.track)
+        for target in tracked:
+            vm.disks[target].layers[0].bitmaps[request.checkpoint] = FakeBitmap()
+        if tracked:
+            vm.checkpoints[request.checkpoint] = tracked
+        vm.job = FakeJob(request.socket, tuple(d.scratch for d in request.disks), exports)
+        self.files |= {vm.job.socket, *vm.job.scratch}
+        return tuple(
+            Export(d.target, d.target, None if d.since is None else f"backup-{d.target}")
+            for d in request.disks
+        )
+
+    @faulty
+    def forget_checkpoints(self, uuid: str, prefix: str) -> None:
+        vm = self._find(uuid)
+        vm.checkpoints = {n: d for n, d in vm.checkpoints.items() if not n.startswith(prefix)}
+
+    @faulty
+    def remove_bitmaps(self, uuid: str, name: str, targets: Sequence[str]) -> None:
+        vm = self._running(uuid, "Removing change tracking")
+        if vm.job is not None or vm.foreign_job is not None:
+            raise Busy(f"VM {vm.name!r}", "cannot acquire state change lock")
+        for target in targets:
+            for layer in vm.disks[target].layers:
+                layer.bitmaps.pop(name, None)
+        vm.checkpoints.pop(name, None)
+
+    @faulty
+    def agent_missing(self, uuid: str) -> str:
+        return self._find(uuid).no_agent
+
+    @faulty
+    def freeze(self, uuid: str) -> AgentAnswer:
+        vm = self._find(uuid)
+        if vm.no_agent or vm.freeze_answer is not None:
+            return vm.freeze_answer or AgentAnswer(refusal=vm.no_agent)
+        vm.frozen = True
+        return AgentAnswer(vm.file_systems)
+
+    @faulty
+    def thaw(self, uuid: str) -> AgentAnswer:
+        vm = self._find(uuid)
+        if vm.no_agent or vm.thaw_answer is not None:
+            return vm.thaw_answer or AgentAnswer(refusal=vm.no_agent)
+        count = vm.file_systems if vm.frozen else 0
+        vm.frozen = False
+        return AgentAnswer(count)
+
+    @faulty
+    def versions(self) -> dict[str, str]:
+        return {"libvirt": "9.0.0", "qemu": "7.2.0"}
+
+    def _find(self, uuid: str) -> FakeVm:
+        if uuid not in self.machines:
+            raise VmNotFound(uuid)
+        return self.machines[uuid]
+
+    def _running(self, uuid: str, action: str) -> FakeVm:
+        vm = self._find(uuid)
+        if vm.state not in _QEMU_RUNS:
+            raise HypervisorError(action, INVALID, "domain is not running")
+        return vm
+
+    def _check(self, vm: FakeVm, request: BackupRequest) -> None:
+        """Refuse what libvirt would refuse, before anything is done."""
+
+        def refused(number: int, reason: str) -> HypervisorError:
+            return HypervisorError("Starting the backup job", number, reason)
+
+        if vm.job is not None or vm.foreign_job is not None:
+            raise Busy(f"VM {vm.name!r}", "cannot acquire state change lock")
+        if any(d.track for d in request.disks) and request.checkpoint in vm.checkpoints:
+            raise refused(EXISTS, f"domain checkpoint {request.checkpoint} already exists")
+        for wanted in request.disks:
+            disk = vm.disks[wanted.target]
+            if wanted.scratch in self.files:
+                raise refused(INTERNAL, f"{wanted.scratch}: File exists")
+            if wanted.track and not disk.tracks:
+                raise refused(UNSUPPORTED, f"disk {disk.target} cannot hold a bitmap")
+            if wanted.track and request.checkpoint in disk.layers[0].bitmaps:
+                raise refused(INTERNAL, f"Bitmap already exists: {request.checkpoint}")
+            if wanted.since is not None and wanted.since not in vm.checkpoints:
+                raise refused(NO_CHECKPOINT, f"no domain checkpoint {wanted.since!r}")

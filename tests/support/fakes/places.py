@@ -1,0 +1,33 @@
+"""Working space that is only names: ``ports.ScratchPlaces``."""
+
+from pathlib import PurePosixPath
+
+from tests.support.fakes.faults import Faults, faulty
+
+
+class FakeScratchPlaces(Faults):
+    """Implements ``ports.ScratchPlaces``; ``files`` are those there are."""
+
+    def __init__(self, files: set[str] | None = None) -> None:
+        """``files`` is shared with the FakeHypervisor whose jobs make them."""
+        super().__init__()
+        self.files: set[str] = set() if files is None else files
+        self.unfit = ""
+        """What ``probe`` says."""
+
+    @faulty
+    def scratch_path(self, disk_path: str, nonce: str, target: str) -> str:
+        return str(PurePosixPath(disk_path).parent / f".vmb-{nonce}-{target}.scratch")
+
+    @faulty
+    def probe(self, path: str) -> str:
+        return self.unfit
+
+    @faulty
+    def socket_path(self, nonce: str) -> str:
+        return f"/run/fake/job-{nonce}.socket"
+
+    @faulty
+    def remove(self, path: str, nonce: str) -> None:
+        if nonce in PurePosixPath(path).name:
+            self.files.discard(path)

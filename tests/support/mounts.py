@@ -1,0 +1,55 @@
+"""File systems of the tests' own: small, read-only, or going away."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+_LAZY_SIZE = 256 * 1024 * 1024
+
+
+@contextlib.contextmanager
+def ram_disk(place: Path, size: int) -> Iterator[Path]:
+    """Mount ``size`` bytes of RAM at ``place``, which is made if need be."""
+    place.mkdir(exist_ok=True)
+    _run("mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "vmb-test", str(place))
+    try:
+        yield place
+    finally:
+        _run("umount", "--lazy", str(place))
+
+
+@contextlib.contextmanager
+def read_only(place: Path) -> Iterator[Path]:
+    """Have everything under ``place`` read-only; root is not stopped by permissions.
+
+    Files that are open for writing stay so.
+    """
+    _run("mount", "--bind", str(place), str(place))
+    try:
+        _run("mount", "-o", "remount,ro,bind", str(place))
+        yield place
+    finally:
+        _run("umount", "--lazy", str(place))
+
+
+@contextlib.contextmanager
+def lazy_disk(image: Path, place: Path) -> Iterator[Path]:
+    """Mount an ext4 in ``image`` (made if need be) that writes nothing before it is told to.
+
+    A copy of the image is what a power cut at that moment leaves.
+    """
+    if not image.exists():
+        with image.open("wb") as file:
+            file.truncate(_LAZY_SIZE)
+        _run("mkfs.ext4", "-q", "-F", str(image))
+    place.mkdir(exist_ok=True)
+    _run("mount", "-o", "loop,data=writeback,commit=600", str(image), str(place))
+    try:
+        yield place
+    finally:
+        _run("umount", "--lazy", str(place))
+
+
+def _run(*argv: str) -> None:
+    subprocess.run(argv, check=True)
