@@ -20,7 +20,7 @@ hypothesis.settings.load_profile("soak" if os.environ.get("VMB_SOAK") == "1" els
 
 
 @contextmanager
-def _root() -> Iterator[Path]:
+def private_root() -> Iterator[Path]:
     """A short temporary folder: paths of sockets end at 107 bytes."""
     if os.geteuid() != 0:
         pytest.skip("a private libvirt needs root")
@@ -34,7 +34,7 @@ def _root() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def embed() -> Iterator[EmbeddedLibvirt]:
     """An embedded libvirt that nobody has open."""
-    with _root() as root:
+    with private_root() as root:
         host = EmbeddedLibvirt(root)
         try:
             yield host
@@ -45,7 +45,7 @@ def embed() -> Iterator[EmbeddedLibvirt]:
 @pytest.fixture(scope="session")
 def libvirtd() -> Iterator[PrivateLibvirtd]:
     """A running libvirtd of the tests' own."""
-    with _root() as root:
+    with private_root() as root:
         host = PrivateLibvirtd(root)
         try:
             host.start()

@@ -365,7 +365,7 @@ class Store(Protocol):
     def begin(self, chain: Chain, attempt: Attempt) -> PointDraft:
         """Put down what the attempt is going to create, then make the point's directory."""
 
-    def sweep(self, attempt: Attempt) -> None:
+    def sweep(self, attempt: Attempt, *, keep_mark: bool = False) -> None:
         """End an attempt: a point that is not committed is removed, then the attempt's mark."""
 
     def remove_empty_chains(self, vm_uuid: str) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -61,3 +63,34 @@ def test_a_backup_is_stopped_at_once_though_qemu_is_stalled(
     assert observer.asked > 0
     assert observer.noticed - observer.asked < 2
     assert test_vm.state == "paused"
+
+
+def test_ctrl_c_ends_the_command_though_neither_qemu_nor_libvirt_answers(
+    libvirtd: PrivateLibvirtd, vm: VmFactory, tmp_path: Path
+) -> None:
+    test_vm = vm(disks=(DiskSpec(size=256 * MIB),))
+    test_vm.start()
+    for position in range(0, 256, 64):
+        test_vm.write("vda", position * MIB, 64 * MIB, 0x11 + position)
+    store = tmp_path / "store"
+    store.mkdir()
+    tool = [sys.executable, "-m", "vm_babysitter", "--standalone", "--uri", libvirtd.uri]
+    command = [*tool, "--store", str(store), "--allow-ram-store", "backup", test_vm.name]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not any(image.stat().st_size for image in store.glob("*/*/*/vda.qcow2")):
+        assert process.poll() is None
+        time.sleep(0.001)
+    pid = test_vm.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)  # the second one does not wait for anybody
+        _, said = process.communicate(timeout=2)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert process.returncode == 130
+    assert "the next backup cleans up" in said
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "which was interrupted, was undone" in done.stderr

@@ -34,8 +34,8 @@ _STATES = {
 class Operations:
     """What tests may ask for; each public method is an operation."""
 
-    def __init__(self, uri: str) -> None:
-        self._connection = libvirt.open(uri)
+    def __init__(self, connection: libvirt.virConnect) -> None:
+        self._connection = connection
 
     def ping(self) -> None:
         pass
@@ -74,9 +74,10 @@ class Operations:
         if name not in self.names():
             return
         domain = self._domain(name)
+        persistent = domain.isPersistent()
         if domain.isActive():
             domain.destroy()
-        if domain.isPersistent():
+        if persistent:
             domain.undefineFlags(_REMOVE_ALL)
 
     def state(self, name: str) -> str:
@@ -159,7 +160,7 @@ def main() -> None:
     libvirt.virEventRegisterDefaultImpl()
     threading.Thread(target=_run_events, daemon=True).start()
     try:
-        operations = Operations(sys.argv[1])
+        operations = Operations(libvirt.open(sys.argv[1]))
     except libvirt.libvirtError as error:
         message = [error.get_error_code(), str(error)]
         sys.stdout.write(json.dumps({"error": message}) + "\n")

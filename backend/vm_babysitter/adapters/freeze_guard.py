@@ -82,8 +82,10 @@ class Watch:
             self.unfit = "another backup has the guest frozen"
             return
         try:
-            self._mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._watchdog = process.start_survivor([sys.executable, "-m", __name__, *arguments])
+            self._mark.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+            self._watchdog = process.start_survivor(
+                [sys.executable, "-P", "-m", __name__, *arguments]
+            )
             if not self._watchdog.wait_for_line(_READY_SECONDS):
                 self.unfit = "the watchdog that would thaw the guest did not start"
             else:

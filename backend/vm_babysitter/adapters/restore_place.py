@@ -2,13 +2,12 @@
 
 import errno
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vm_babysitter.domain.errors import InvalidInput, NotEnoughSpace, StoreFailed
-from vm_babysitter.lib.atomicfile import fsync_directory
+from vm_babysitter.lib.atomicfile import fsync_directory, write_new
 
 _PROVISIONAL = ".partial"
 _FIELD = "--to"
@@ -22,13 +21,14 @@ class _Files:
         self.made: list[Path] = []
 
     def begin(self, name: str) -> Path:
+        if Path(name).name != name:
+            raise ValueError(f"{name!r} is no name of a file")
         path = self._directory / (name + _PROVISIONAL)
         self.made.append(path)
         return path
 
     def copy(self, source: Path, path: Path) -> None:
-        shutil.copyfile(source, path)
-        path.chmod(0o600)  # the VM's definition may hold passwords
+        write_new(path, source.read_bytes())  # readable by its owner only: it may hold passwords
 
     def final(self, path: Path) -> Path:
         return path.with_name(path.name.removesuffix(_PROVISIONAL))
@@ -54,6 +54,7 @@ class EmptyDirectory:
             for position, path in enumerate(files.made):
                 files.made[position] = _rename_new(path, files.final(path))
             fsync_directory(self._path)
+            fsync_directory(self._path.absolute().parent)
         except BaseException as error:
             for path in files.made:
                 with suppress(OSError):

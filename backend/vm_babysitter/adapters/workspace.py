@@ -1,13 +1,16 @@
 """Working space of running backups: scratch files beside the disks, and job sockets."""
 
 import os
+import re
 import stat
 from pathlib import Path
 
-from vm_babysitter.domain.errors import ScratchUnfit, StoreFailed
+from vm_babysitter.domain.errors import StoreFailed
 
 MIN_FREE = 64 << 20
 """Bytes that must be free where scratch files go."""
+_SOCKET = "nbd.socket"
+_NONCE = re.compile(r"[0-9a-f]{6}")
 _PROBE = b"vm-babysitter probe\n"
 
 
@@ -50,25 +53,35 @@ class Workspace:
 
     def socket_path(self, nonce: str) -> str:
         """See the port."""
-        path = self._runtime / f"job-{nonce}.socket"
-        try:
-            self._runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise ScratchUnfit(str(path), error.strerror or str(error)) from error
-        return str(path)
+        return str(self._runtime / f"job-{nonce}" / _SOCKET)
+
+    def _is_ours(self, file: Path, nonce: str) -> bool:
+        """Whether an attempt with this nonce can have made a file of this name."""
+        if not _NONCE.fullmatch(nonce):
+            return False
+        if file.parent.parent == self._runtime:
+            return file.parent.name == f"job-{nonce}" and file.name == _SOCKET
+        return file.name.startswith(f".vmb-{nonce}-") and file.name.endswith(".scratch")
 
     def remove(self, path: str, nonce: str) -> None:
         """See the port."""
         file = Path(path)
-        if nonce not in file.name:  # not a name that this attempt can have made
+        if not self._is_ours(file, nonce):  # the document that names it was tampered with
             return
-        for name in (file, Path(f"{path}.probe")):
-            try:
-                mode = name.lstat().st_mode
-            except OSError:
-                continue
-            if stat.S_ISREG(mode) or stat.S_ISSOCK(mode):
-                try:
+        try:
+            for name in (file, Path(f"{path}.probe")):
+                if _is_plain(name):
                     name.unlink()
-                except OSError as error:
-                    raise StoreFailed(path, error.strerror or str(error)) from error
+            if file.name == _SOCKET and file.parent.is_dir():
+                file.parent.rmdir()
+        except OSError as error:
+            raise StoreFailed(path, error.strerror or str(error)) from error
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether this is a regular file or a socket, no link to one."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISSOCK(mode)

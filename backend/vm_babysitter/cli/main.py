@@ -1,7 +1,6 @@
 """The command line: options, commands, exit codes."""
 
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import msgspec
 from vm_babysitter.cli import render
 from vm_babysitter.cli.composition import App, Compose, Place
 from vm_babysitter.cli.progress import TerminalObserver
+from vm_babysitter.cli.stopping import stoppable
 from vm_babysitter.domain.errors import BabysitterError, Exit, PointNotFound
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.catalog import LATEST, find_vm
@@ -36,7 +36,7 @@ class Session:
         """Put the engine together; errors become exit codes, Ctrl-C stops a job cleanly."""
         observer, cancel = TerminalObserver(), Cancel()
         try:
-            with _stoppable(cancel):
+            with stoppable(cancel):
                 self._check()
                 yield self.compose(self.place, observer, cancel)
         except BabysitterError as error:
@@ -54,25 +54,6 @@ class Session:
         if not self.standalone:
             click.echo("There is no daemon to talk to. Use --standalone.", err=True)
             raise SystemExit(int(Exit.UNREACHABLE))
-
-
-@contextmanager
-def _stoppable(cancel: Cancel) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM ask the job to stop; the second has its usual effect."""
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in signals}
-
-    def stop(number: int, _frame: object) -> None:
-        cancel.request()
-        signal.signal(number, before[number])
-
-    for number in signals:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number in signals:
-            signal.signal(number, before[number])
 
 
 def _complain(error: BabysitterError, as_json: bool) -> None:
@@ -156,7 +137,7 @@ def backup(session: Session, vm: str, full: bool, as_json: bool) -> None:
     with session.app(as_json=as_json) as app, app.backup() as work:
         result = work.run(vm, force_full=full)
     _print(as_json, lambda: render.backup_data(result), lambda: render.backup_text(result))
-    if result.point.warnings:
+    if result.point.warnings or result.left:
         raise SystemExit(int(Exit.WARNINGS))
 
 

@@ -1,5 +1,6 @@
 """Tells a person at a terminal how a job goes; says little where nobody watches."""
 
+import contextlib
 import sys
 import threading
 import time
@@ -9,6 +10,8 @@ from vm_babysitter.lib.units import format_bytes, format_duration
 
 _EVERY = 0.2
 _BAR = 24
+_QUIET_STEPS = frozenset({"freeze", "frozen", "begin"})
+"""While the guest may be frozen nothing is written: a stopped terminal would prolong it."""
 _RATE_AFTER = 0.5
 """Seconds before a rate means something."""
 
@@ -31,7 +34,7 @@ class TerminalObserver:
         with self._lock:
             self._step = name
             self._began = time.monotonic()
-            if self._live:
+            if self._live and name not in _QUIET_STEPS:
                 self._draw(name)
 
     def progress(self, done: int, total: int) -> None:
@@ -47,8 +50,7 @@ class TerminalObserver:
         """See the port."""
         with self._lock:
             self._clear()
-            self._stream.write(text + "\n")
-            self._stream.flush()
+            self._write(text + "\n")
 
     def close(self) -> None:
         """Take the moving line away."""
@@ -56,15 +58,19 @@ class TerminalObserver:
             self._clear()
 
     def _draw(self, text: str) -> None:
-        self._stream.write("\r" + text.ljust(self._width))
-        self._stream.flush()
+        self._write("\r" + text.ljust(self._width))
         self._width = len(text)
 
     def _clear(self) -> None:
         if self._width:
-            self._stream.write("\r" + " " * self._width + "\r")
-            self._stream.flush()
+            self._write("\r" + " " * self._width + "\r")
             self._width = 0
+
+    def _write(self, text: str) -> None:
+        """Write at once. A terminal that was closed must not fail the job."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+            self._stream.flush()
 
 
 def progress_line(step: str, done: int, total: int, seconds: float) -> str:

@@ -14,7 +14,7 @@ from vm_babysitter.domain.chain import (
     PointDisk,
     checkpoint_prefix,
 )
-from vm_babysitter.domain.vm import DiskState, DiskVerdict, Layer, Verdict
+from vm_babysitter.domain.vm import DiskState, DiskVerdict, Layer, Verdict, worth_mentioning
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ def plan_backup(
     *,
     force_full: bool = False,
     distrusted: Collection[Distrust] = (),
+    left_out: Sequence[DiskVerdict] = (),
 ) -> BackupPlan:
     """Decide what the next backup does.
 
@@ -85,15 +86,19 @@ def plan_backup(
         chain: the live chain, if there is one.
         force_full: the user wants a new chain.
         distrusted: bitmaps that must not be used although they look well.
+        left_out: the VM's other disks; a new chain's first point says so.
     """
     reasons, parent = _choose_parent(chain, force_full=force_full)
     if parent is None or chain is None:
         full = tuple(_full(d, states, "no earlier restore point to build on") for d in disks)
-        return BackupPlan(True, None, reasons, full)
+        missed = [d for d in left_out if worth_mentioning(d)]
+        notes = tuple(f"disk {d.disk.target} is not backed up: {d.reason}" for d in missed)
+        return BackupPlan(True, None, reasons, full, notes)
     lineage = chain.lineage(parent.seq)
     plans = tuple(_plan_disk(d, states, lineage, distrusted) for d in disks)
     gone = sorted({d.target for d in parent.disks} - {d.disk.target for d in disks})
-    notes = tuple(f"disk {target} is no longer part of the VM's backup" for target in gone)
+    why = {d.disk.target: f": {d.reason}" for d in left_out}
+    notes = tuple(f"disk {target} is no longer backed up{why.get(target, '')}" for target in gone)
     return BackupPlan(False, parent, reasons, plans, notes)
 
 
@@ -136,7 +141,7 @@ def _disk_plan(
         reason=reason,
         path=disk.path,
         identity="" if state is None else state.identity,
-        source_format=disk.real_format,
+        source_format=disk.declared_format or disk.real_format,
         track=verdict.verdict is Verdict.TRACKED and snapshots == 0,
         since=since,
         parent=parent,
@@ -179,13 +184,13 @@ def find_trusted(
         return None, "QEMU does not tell the state of this disk"
     if state.internal_snapshots:
         return None, "the image holds internal snapshots, which change tracking would block"
-    why = "there is no change tracking since an earlier restore point"
+    why = ""  # of the youngest: those before it are removed in time and tell nothing
     size = disk.virtual_size
     for point in lineage:
         past = point.disk(disk.target)
         changed = _image_changed(past, disk.path, state.identity, size)
         if past is None or changed:
-            return None, changed
+            return None, why or changed
         size = past.virtual_size
         checkpoint = point.checkpoint
         if checkpoint is None or disk.target not in checkpoint.disks:
@@ -195,8 +200,8 @@ def find_trusted(
         if not problem:
             own = Checkpoint(checkpoint.name, checkpoint.created, (disk.target,))
             return own, f"changes were tracked since restore point {point.seq:06d}"
-        why = problem
-    return None, why
+        why = why or problem
+    return None, why or "there is no change tracking since an earlier restore point"
 
 
 def _image_changed(past: PointDisk | None, path: str, identity: str, size: int) -> str:

@@ -66,6 +66,7 @@ class PointDisk:
     """The image that QEMU had open."""
     identity: str
     source_format: str
+    """What the VM uses it as."""
     reason: str
     """Why this method, in a user's words."""
     parent: str | None = None

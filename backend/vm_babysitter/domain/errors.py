@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
 
+from vm_babysitter.lib.units import format_bytes
+
 
 class Exit(IntEnum):
     """Exit codes of the command line. They are promises."""
@@ -102,6 +104,17 @@ class VmNotEligible(BabysitterError):
 
 
 @dataclass(eq=False)
+class VmStopped(BabysitterError):
+    """The VM went off while it was being backed up."""
+
+    code: ClassVar[str] = "vm-stopped"
+    template: ClassVar[str] = "VM {vm!r} was switched off or crashed during its backup."
+    hint_template: ClassVar[str] = "Earlier restore points are unharmed; back it up when it runs."
+    transient: ClassVar[bool] = True
+    vm: str
+
+
+@dataclass(eq=False)
 class Busy(BabysitterError):
     """Somebody else is working on the same thing."""
 
@@ -142,11 +155,22 @@ class NotEnoughSpace(BabysitterError):
     """Less free space than is needed."""
 
     code: ClassVar[str] = "not-enough-space"
-    template: ClassVar[str] = "{path!r} has {free} bytes free, {needed} are needed."
+    template: ClassVar[str] = "{path!r} has {free_words} free, {needed_words} are needed."
     hint_template: ClassVar[str] = "Free some space there or choose another place."
     path: str
     free: int
+    """Bytes."""
     needed: int
+    """Bytes."""
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """The typed fields, and their amounts in words."""
+        words = {
+            "free_words": format_bytes(self.free),
+            "needed_words": format_bytes(self.needed),
+        }
+        return {"path": self.path, "free": self.free, "needed": self.needed, **words}
 
 
 @dataclass(eq=False)

@@ -182,6 +182,13 @@ def judge_disk(disk: Disk) -> DiskVerdict:
     return DiskVerdict(disk, verdict, words.format(**fields))
 
 
+def worth_mentioning(verdict: DiskVerdict) -> bool:
+    """Whether a user may miss this disk in the backup: it is left out and holds data."""
+    disk = verdict.disk
+    data = disk.kind in {DiskKind.DISK, DiskKind.LUN} and disk.source_type and not disk.read_only
+    return verdict.verdict is Verdict.LEFT_OUT and bool(data)
+
+
 def eligible_disks(vm: Vm) -> tuple[DiskVerdict, ...]:
     """Return the verdicts of the disks that a backup of this VM contains."""
     taken = {Verdict.TRACKED, Verdict.COMPARED}

@@ -13,7 +13,7 @@ from vm_babysitter.domain.chain import (
     checkpoint_name,
     checkpoint_prefix,
 )
-from vm_babysitter.domain.errors import BabysitterError, ScratchUnfit
+from vm_babysitter.domain.errors import BabysitterError, ScratchUnfit, VmNotFound, VmStopped
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.engine.disks import CopiedDisks, PointCopier
 from vm_babysitter.engine.planning import Planned, Planner, check_idle
@@ -33,6 +33,8 @@ class BackedUp:
     chain: str
     point: Point
     seconds: float
+    left: str = ""
+    """What of the cleaning up failed and is left to the next backup; empty if nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class _Running:
     exports: tuple[Export, ...]
     taken: datetime
     quiesced: Quiesced
+    versions: dict[str, str]
 
 
 class Backup:
@@ -80,13 +83,15 @@ class Backup:
             self._observer.step("mark")
             try:
                 point = self._attempt(vm, planned, chain, attempt)
-            except BaseException:
-                self._roll_back(vm, attempt)
+            except BaseException as error:
+                stopped = self._roll_back(vm, attempt)
+                if stopped and isinstance(error, BabysitterError):
+                    raise VmStopped(vm.name) from error
                 raise
-            self._finish(vm, planned, chain, attempt)
+            left = self._finish(vm, planned, chain, attempt)
         seconds = (self._tools.clock.now() - started).total_seconds()
         self._observer.step("done")
-        return BackedUp(chain.directory, point, seconds)
+        return BackedUp(chain.directory, point, seconds, left)
 
     def _adopt(self, planner: Planner, vm: Vm, *, force_full: bool) -> Planned:
         """Plan, and have libvirt validate every bitmap that the plan trusts."""
@@ -129,10 +134,10 @@ class Backup:
         draft = self._store.begin(chain, attempt)
         self._probe(attempt)
         running = self._begin(vm, planned.plan.disks, attempt)
+        definition = self._tools.hypervisor.definition(vm.uuid)
         self._observer.step("copy")
         copied = self._copy(vm, planned, chain, running, draft)
         self._observer.step("save")
-        definition = self._tools.hypervisor.definition(vm.uuid)
         files = (draft.save(DEFINITION_FILE, definition.encode()),)
         point = self._manifest(vm, planned, running, copied)
         self._observer.step("commit")
@@ -166,7 +171,8 @@ class Backup:
         self._observer.step("begun")
         # Right away: metadata that a crash leaves would break removing the VM in Unraid's GUI.
         hypervisor.forget_checkpoints(vm.uuid, checkpoint_prefix(attempt.chain_id))
-        return _Running(attempt, exports, taken, state)
+        versions = {**self._tools.versions, **hypervisor.versions()}
+        return _Running(attempt, exports, taken, state, versions)
 
     def _copy(
         self, vm: Vm, planned: Planned, chain: Chain, running: _Running, draft: PointDraft
@@ -197,11 +203,11 @@ class Backup:
             quiesced=running.quiesced.done,
             quiesce_note=running.quiesced.note,
             warnings=(*planned.plan.notes, *copied.warnings),
-            versions={**self._tools.versions, **self._tools.hypervisor.versions()},
+            versions=running.versions,
         )
 
-    def _finish(self, vm: Vm, planned: Planned, chain: Chain, attempt: Attempt) -> None:
-        """End the job of a committed point. What fails here is done by the next run."""
+    def _finish(self, vm: Vm, planned: Planned, chain: Chain, attempt: Attempt) -> str:
+        """End the job of a committed point. Returns what failed; the next run does it again."""
         try:
             self._reconciler.undo(vm, _with_commit(self._store, vm, chain), attempt)
             self._observer.step("ended")
@@ -210,27 +216,42 @@ class Backup:
                 self._store.archive(vm.uuid, planned.chain, why)
             self._observer.step("tidy")
             self._reconciler.tidy(vm)
-        except BabysitterError as error:
-            self._observer.note(f"The backup is complete; cleaning up is left to the next: {error}")
+        except (BabysitterError, OSError) as error:
+            return str(error)
+        return ""
 
     def _leave(self, vm: Vm) -> None:
         """Give up before the attempt began: what libvirt was told is all there is to undo."""
         try:
             self._reconciler.forget(vm)
             self._store.remove_empty_chains(vm.uuid)
-        except BabysitterError as error:
-            self._observer.note(f"Cleaning up is left to the next backup: {error}")
+        except (BabysitterError, OSError) as error:
+            self._left(error)
 
-    def _roll_back(self, vm: Vm, attempt: Attempt) -> None:
-        """Undo an attempt. What fails here is done by the next run."""
+    def _roll_back(self, vm: Vm, attempt: Attempt) -> bool:
+        """Undo an attempt, first at the VM, then in the store: either may have failed.
+
+        What cannot be undone now is undone by the next run. Returns whether the VM has stopped.
+        """
+        self._observer.step("roll back")
+        running = True
         try:
-            self._observer.step("roll back")
-            chains = self._store.chains(vm.uuid)
-            chain = next(c for c in chains if c.id == attempt.chain_id)
-            self._reconciler.undo(vm, chain, attempt)
+            running = self._reconciler.end_job(vm, attempt)
+        except VmNotFound:
+            running = False
+        except (BabysitterError, OSError) as error:
+            self._left(error)
+        try:
+            for chain in self._store.chains(vm.uuid):
+                if attempt in chain.attempts:
+                    self._reconciler.undo(vm, chain, attempt)
             self._store.remove_empty_chains(vm.uuid)
-        except (BabysitterError, StopIteration) as error:
-            self._observer.note(f"Cleaning up is left to the next backup: {error}")
+        except (BabysitterError, OSError) as error:
+            self._left(error)
+        return not running
+
+    def _left(self, error: Exception) -> None:
+        self._observer.note(f"Cleaning up is left to the next backup: {error}")
 
 
 def _checkpoints(disks: Sequence[DiskPlan]) -> tuple[Checkpoint, ...]:

@@ -1,8 +1,10 @@
 """Finds VMs, chains and points in a store by the words of a user."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vm_babysitter.domain.backup_plan import live_chain
 from vm_babysitter.domain.chain import Chain, Point, PointDisk, disk_layers
 from vm_babysitter.domain.errors import Damaged, InvalidInput, PointNotFound, VmNotFound
 from vm_babysitter.ports import Store, StoredVm
@@ -69,10 +71,7 @@ def find_point(store: Store, vm_name: str, wanted: str) -> FoundPoint:
     vm = find_vm(store, vm_name)
     chains = store.chains(vm.uuid)
     if wanted == LATEST:
-        every = [FoundPoint(vm, c, s.point) for c in chains for s in c.points]
-        if not every:
-            raise PointNotFound(vm_name, wanted)
-        return max(every, key=lambda found: found.point.taken)
+        return _latest(vm, chains, vm_name)
     directory, slash, number = wanted.partition("/")
     if not slash or not _NUMBER.fullmatch(number):
         raise InvalidInput(
@@ -87,6 +86,23 @@ def find_point(store: Store, vm_name: str, wanted: str) -> FoundPoint:
             if found is not None:
                 return found
     raise PointNotFound(vm_name, wanted)
+
+
+def _latest(vm: StoredVm, chains: Sequence[Chain], vm_name: str) -> FoundPoint:
+    """Return the newest point by order, not by time: a clock may have been wrong."""
+    chain = live_chain(chains) or max(
+        (c for c in chains if c.points), key=lambda c: c.directory, default=None
+    )
+    if chain is None or not chain.points:
+        raise PointNotFound(vm_name, LATEST)
+    newest = max(chain.points, key=lambda stored: stored.point.seq)
+    found = FoundPoint(vm, chain, newest.point)
+    for unreadable in chain.unreadable:
+        if unreadable.seq > newest.point.seq:
+            path = f"{vm.directory}/{chain.directory}/{unreadable.directory}"
+            way_out = f"The newest restore point that can be read is {found.name}."
+            raise Damaged(path, unreadable.problem, way_out)
+    return found
 
 
 def _in_chain(vm: StoredVm, chain: Chain, seq: int) -> FoundPoint | None:

@@ -15,7 +15,7 @@ from vm_babysitter.domain.vm import (
     eligible_disks,
     judge_disk,
 )
-from vm_babysitter.ports import Hypervisor, Store
+from vm_babysitter.ports import Hypervisor, JobKind, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,11 @@ def check_idle(hypervisor: Hypervisor, vm: Vm) -> None:
     """Raise Busy if a job is under way that a backup would wait for in vain."""
     job = hypervisor.active_job(vm.uuid)
     if job is not None:
-        raise Busy(f"VM {vm.name!r}", f"{job.kind} is running ({job.detail})")
+        reason = f"{job.kind} is running ({job.detail})"
+        if job.kind is JobKind.BACKUP:
+            # It may be that of an interrupted backup into another folder, which only knows it.
+            reason += "; should nobody be at it any more, `virsh domjobabort` ends it"
+        raise Busy(f"VM {vm.name!r}", reason)
 
 
 class Planner:
@@ -69,10 +73,18 @@ class Planner:
             VmNotEligible, UnsupportedFormat, Damaged.
         """
         disks = check_eligible(vm)
+        left_out = [v for v in map(judge_disk, vm.disks) if v.verdict is Verdict.LEFT_OUT]
         states = {s.target: s for s in self._hypervisor.disk_states(vm.uuid)}
         chain = live_chain(self._store.chains(vm.uuid)) if self._store else None
         while True:
-            plan = plan_backup(disks, states, chain, force_full=force_full, distrusted=distrusted)
+            plan = plan_backup(
+                disks,
+                states,
+                chain,
+                force_full=force_full,
+                distrusted=distrusted,
+                left_out=left_out,
+            )
             damage = self._damaged_index(vm, chain, plan)
             if damage is None or chain is None:
                 return Planned(plan, chain, disks, states)

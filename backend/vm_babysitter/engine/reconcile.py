@@ -55,16 +55,24 @@ class Reconciler:
 
         The attempt's mark in the store goes last: killed in between, the next run does it again.
         """
+        running = self.end_job(vm, attempt)
+        if running and not _committed(chain, attempt):
+            self._remove_bitmaps(vm, attempt.checkpoint)
+        # While the VM is off the mark stays: it tells the next run whose bitmaps those are.
+        self._store.sweep(attempt, keep_mark=not running)
+
+    def end_job(self, vm: Vm, attempt: Attempt) -> bool:
+        """End an attempt as far as the host goes: its job, metadata, scratch and socket.
+
+        Needs no store, which may be what has failed. Returns whether the VM's QEMU runs.
+        """
         job = self._hypervisor.active_job(vm.uuid)
         if job is not None and job.kind is JobKind.BACKUP and job.socket == attempt.socket:
             self._hypervisor.end_backup(vm.uuid)
-        if vm.state in _QEMU_RUNS:
-            self._hypervisor.forget_checkpoints(vm.uuid, checkpoint_prefix(chain.id))
-            if not _committed(chain, attempt):
-                self._remove_bitmaps(vm, attempt.checkpoint)
+        self._hypervisor.forget_checkpoints(vm.uuid, checkpoint_prefix(attempt.chain_id))
         for path in (*attempt.scratch, attempt.socket):
             self._places.remove(path, attempt.nonce)
-        self._store.sweep(attempt)
+        return self._hypervisor.vm(vm.uuid).state in _QEMU_RUNS
 
     def tidy(self, vm: Vm) -> None:
         """Remove our bitmaps that no further backup will use."""

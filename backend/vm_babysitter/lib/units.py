@@ -9,7 +9,7 @@ def format_bytes(amount: float) -> str:
     """Return an amount of bytes: ``640 KiB``, ``1.5 GiB``."""
     value = float(amount)
     for unit in _UNITS:
-        if abs(value) < _STEP or unit == _UNITS[-1]:
+        if round(abs(value)) < _STEP or unit == _UNITS[-1]:
             break
         value /= _STEP
     digits = 0 if unit == _UNITS[0] or abs(value) >= 100 or value == int(value) else 1  # noqa: PLR2004
@@ -18,7 +18,7 @@ def format_bytes(amount: float) -> str:
 
 def format_duration(seconds: float) -> str:
     """Return a time span: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    if seconds < 10:  # noqa: PLR2004 - a tenth still says something
+    if round(seconds, 1) < 10:  # noqa: PLR2004 - a tenth still says something
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < _MINUTE:

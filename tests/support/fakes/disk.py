@@ -17,6 +17,8 @@ class FakeBitmap:
 
     recording: bool = True
     inconsistent: bool = False
+    stored: bool = False
+    """Whether the image file has it: QEMU writes it when it ends in good order."""
     dirty: set[int] = field(default_factory=set)
     """Numbers of clusters."""
 
@@ -84,11 +86,20 @@ class FakeDisk:
     def snapshot(self, path: str) -> None:
         """Put a new layer on top, which goes on recording every bitmap, as libvirt has it."""
         recording = {n: FakeBitmap() for n, b in self.layers[0].bitmaps.items() if b.recording}
+        self.store_bitmaps()  # the image beneath is opened anew, read-only
         self.layers.insert(0, FakeLayer(path, recording))
         self.path = path
 
+    def store_bitmaps(self) -> None:
+        """Do to the bitmaps what an orderly end of QEMU does."""
+        for layer in self.layers:
+            for bitmap in layer.bitmaps.values():
+                bitmap.stored = True
+
     def break_bitmaps(self) -> None:
-        """Do to the bitmaps what a hard end of QEMU does."""
+        """Do to the bitmaps what a hard end of QEMU does: those not stored yet are lost."""
+        for layer in self.layers:
+            layer.bitmaps = {name: b for name, b in layer.bitmaps.items() if b.stored}
         for bitmap in self.layers[0].bitmaps.values():
             bitmap.inconsistent, bitmap.recording = True, False
 

@@ -1,5 +1,6 @@
 """Exports of a FakeHypervisor's backup jobs: ``ports.DiskExports`` and ``ports.DiskReader``."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -9,7 +10,7 @@ from tests.support.fakes.disk import CLUSTER, flagged_map
 from tests.support.fakes.faults import Faults, faulty
 from tests.support.fakes.hypervisor import FakeExport, FakeHypervisor
 from vm_babysitter.domain.blocks import Flagged, Piece
-from vm_babysitter.domain.errors import ConnectionLost, TransferFailed
+from vm_babysitter.domain.errors import ConnectionLost, ProtocolViolation, TransferFailed
 
 P = TypeVar("P")
 _IN_FLIGHT = 4
@@ -18,17 +19,19 @@ _IN_FLIGHT = 4
 class FakeDiskReader(Faults):
     """A disk in memory, read out of order; the memory it hands out is spoiled afterwards.
 
-    ``fail["read"]`` comes up once ``good_pieces`` were read.
+    ``fail["read"]`` comes up once ``good_pieces`` were read; with ``stalled`` the reader then
+    waits until it is aborted.
     """
 
     def __init__(self, export: FakeExport, is_open: Callable[[], bool] = lambda: True) -> None:
         """``is_open`` tells whether the job that serves it still runs."""
         super().__init__()
         self.good_pieces = 0
+        self.stalled = False
         self.bytes_read = 0
         self._export = export
         self._is_open = is_open
-        self._useless = False
+        self._useless = threading.Event()
 
     @property
     def size(self) -> int:
@@ -55,12 +58,17 @@ class FakeDiskReader(Faults):
                 for piece, tag in reversed(batch):
                     self._read_one(piece, tag, consume)
         except BaseException:
-            self._useless = True
+            self._useless.set()
             raise
+
+    def abort(self) -> None:
+        self._useless.set()
 
     def _read_one(
         self, piece: Piece, tag: P, consume: Callable[[Piece, P, memoryview], None]
     ) -> None:
+        if self.stalled and self.good_pieces <= 0:
+            self._useless.wait()
         self._check()
         if "read" in self.fail and self.good_pieces <= 0:
             raise self.fail["read"]
@@ -76,7 +84,7 @@ class FakeDiskReader(Faults):
         memory[:] = b"\xee" * len(memory)
 
     def _check(self) -> None:
-        if self._useless or not self._is_open():
+        if self._useless.is_set() or not self._is_open():
             raise ConnectionLost("fake export", "it is closed")
 
     def _checked(self, ranges: Iterator[Flagged]) -> Iterator[Flagged]:
@@ -88,12 +96,13 @@ class FakeDiskReader(Faults):
 class FakeDiskExports(Faults):
     """Implements ``ports.DiskExports`` on the jobs of a FakeHypervisor.
 
-    ``fail["read"]`` is handed on to every reader opened, with ``good_pieces``.
+    ``fail["read"]`` is handed on to every reader opened, with ``good_pieces`` and ``stalled``.
     """
 
     def __init__(self, hypervisor: FakeHypervisor) -> None:
         super().__init__()
         self.good_pieces = 0
+        self.stalled = False
         self.readers: dict[str, FakeDiskReader] = {}
         """The reader opened last of each export."""
         self._hypervisor = hypervisor
@@ -109,11 +118,14 @@ class FakeDiskExports(Faults):
             raise ConnectionLost(socket, "nobody listens")
         found = job.exports.get(export)
         if found is None or (bitmap is not None and found.changed is None):
-            raise TransferFailed("Opening", 0, f"there is no export {export!r} with {bitmap!r}")
+            raise ProtocolViolation(f"there is no export {export!r} with {bitmap!r}")
         changed = None if bitmap is None else found.changed
-        still = lambda: any(vm.job is job for vm in self._hypervisor.machines.values())  # noqa: E731
-        reader = FakeDiskReader(FakeExport(found.content, found.data, changed), still)
+
+        def still_runs() -> bool:
+            return any(vm.job is job for vm in self._hypervisor.machines.values())
+
+        reader = FakeDiskReader(FakeExport(found.content, found.data, changed), still_runs)
         reader.fail.update(self.fail)
-        reader.good_pieces = self.good_pieces
+        reader.good_pieces, reader.stalled = self.good_pieces, self.stalled
         self.readers[export] = reader
         yield reader

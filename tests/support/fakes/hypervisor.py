@@ -68,18 +68,23 @@ class FakeVm:
 
     def stop(self) -> None:
         """Switch it off; QEMU ends in good order."""
-        self.state, self.job, self.frozen = PowerState.OFF, None, False
+        for disk in self.disks.values():
+            disk.store_bitmaps()
+        self._off()
 
     def kill(self) -> None:
-        """Kill QEMU: bitmaps are broken, checkpoint metadata and scratch files stay."""
-        self.stop()
+        """Kill QEMU: bitmaps are lost or broken, checkpoint metadata and scratch files stay."""
         for disk in self.disks.values():
             disk.break_bitmaps()
+        self._off()
 
     def describe(self) -> Vm:
         """Return it as the port tells it."""
         disks = (*(disk.describe() for disk in self.disks.values()), *self.other_disks)
         return Vm(self.uuid, self.name, self.state, disks)
+
+    def _off(self) -> None:
+        self.state, self.job, self.frozen = PowerState.OFF, None, False
 
 
 class FakeHypervisor(Faults):
@@ -178,7 +183,11 @@ class FakeHypervisor(Faults):
         if vm.job is not None or vm.foreign_job is not None:
             raise Busy(f"VM {vm.name!r}", "cannot acquire state change lock")
         for target in targets:
-            for layer in vm.disks[target].layers:
+            layers = vm.disks[target].layers
+            if not any(name in layer.bitmaps for layer in layers):
+                reason = f"bitmap {name!r} not found in backing chain of {target!r}"
+                raise HypervisorError("Removing change tracking", INTERNAL, reason)
+            for layer in layers:
                 layer.bitmaps.pop(name, None)
         vm.checkpoints.pop(name, None)
 
@@ -197,8 +206,10 @@ class FakeHypervisor(Faults):
     @faulty
     def thaw(self, uuid: str) -> AgentAnswer:
         vm = self._find(uuid)
-        if vm.no_agent or vm.thaw_answer is not None:
-            return vm.thaw_answer or AgentAnswer(refusal=vm.no_agent)
+        if vm.thaw_answer is not None or vm.state is PowerState.OFF:
+            return vm.thaw_answer or AgentAnswer()
+        if vm.no_agent:
+            return AgentAnswer(refusal=vm.no_agent)
         count = vm.file_systems if vm.frozen else 0
         vm.frozen = False
         return AgentAnswer(count)
@@ -220,21 +231,25 @@ class FakeHypervisor(Faults):
 
     def _check(self, vm: FakeVm, request: BackupRequest) -> None:
         """Refuse what libvirt would refuse, before anything is done."""
-
-        def refused(number: int, reason: str) -> HypervisorError:
-            return HypervisorError("Starting the backup job", number, reason)
-
         if vm.job is not None or vm.foreign_job is not None:
             raise Busy(f"VM {vm.name!r}", "cannot acquire state change lock")
         if any(d.track for d in request.disks) and request.checkpoint in vm.checkpoints:
-            raise refused(EXISTS, f"domain checkpoint {request.checkpoint} already exists")
+            raise _refused(EXISTS, f"domain checkpoint {request.checkpoint} already exists")
         for wanted in request.disks:
-            disk = vm.disks[wanted.target]
             if wanted.scratch in self.files:
-                raise refused(INTERNAL, f"{wanted.scratch}: File exists")
-            if wanted.track and not disk.tracks:
-                raise refused(UNSUPPORTED, f"disk {disk.target} cannot hold a bitmap")
-            if wanted.track and request.checkpoint in disk.layers[0].bitmaps:
-                raise refused(INTERNAL, f"Bitmap already exists: {request.checkpoint}")
+                raise _refused(INTERNAL, f"{wanted.scratch}: File exists")
             if wanted.since is not None and wanted.since not in vm.checkpoints:
-                raise refused(NO_CHECKPOINT, f"no domain checkpoint {wanted.since!r}")
+                raise _refused(NO_CHECKPOINT, f"no domain checkpoint {wanted.since!r}")
+            if wanted.track:
+                _check_bitmap(vm.disks[wanted.target], request.checkpoint)
+
+
+def _check_bitmap(disk: FakeDisk, name: str) -> None:
+    if not disk.tracks:
+        raise _refused(UNSUPPORTED, f"disk {disk.target} cannot hold a bitmap")
+    if name in disk.layers[0].bitmaps:
+        raise _refused(INTERNAL, f"Bitmap already exists: {name}")
+
+
+def _refused(number: int, reason: str) -> HypervisorError:
+    return HypervisorError("Starting the backup job", number, reason)

@@ -10,7 +10,6 @@ from vm_babysitter.domain.errors import Busy, HypervisorError, HypervisorUnreach
 _LOST = frozenset(
     {
         libvirt.VIR_ERR_RPC,
-        libvirt.VIR_ERR_SYSTEM_ERROR,
         libvirt.VIR_ERR_NO_CONNECT,
         libvirt.VIR_ERR_INVALID_CONN,
     }
@@ -39,7 +38,8 @@ def translate(
         return VmNotFound(vm)
     if number == libvirt.VIR_ERR_OPERATION_TIMEOUT:
         return Busy(f"VM {vm!r}" if vm else "libvirt", reason)
-    # "client socket is closed" comes as an internal error, told apart by where it is from.
+    # "client socket is closed" comes as an internal error, "Failed to connect socket" as a system
+    # error like "failed to create image file": told apart by where they are from.
     if number in _LOST or error.get_error_domain() == libvirt.VIR_FROM_RPC:
         return HypervisorUnreachable(uri, reason)
     return HypervisorError(action, number, reason)

@@ -1,6 +1,7 @@
 """The hypervisor port on libvirt."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from vm_babysitter.adapters.libvirt.connection import Connection
 from vm_babysitter.adapters.libvirt.errors import translated
 from vm_babysitter.domain.agent import AgentAnswer
 from vm_babysitter.domain.chain import Checkpoint
-from vm_babysitter.domain.errors import Busy, ImageUnreadable, VmNotFound
+from vm_babysitter.domain.errors import Busy, ImageUnreadable, ScratchUnfit, VmNotFound
 from vm_babysitter.domain.vm import Disk, DiskKind, DiskState, PowerState, Vm
 from vm_babysitter.ports import (
     ActiveJob,
@@ -53,21 +54,18 @@ class LibvirtHypervisor:
         flags = libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT
         with translated("Listing the VMs", uri=self._connection.uri):
             domains = self._connection.handle.listAllDomains(flags)
-            return tuple(sorted((self._describe(d) for d in domains), key=lambda vm: vm.name))
+            found = [vm for vm in map(self._describe_if_there, domains) if vm is not None]
+            return tuple(sorted(found, key=lambda vm: vm.name))
 
     def vm(self, name: str) -> Vm:
         """See the port."""
         handle = self._connection.handle
         with translated("Looking up the VM", name, self._connection.uri):
-            try:
-                domain = handle.lookupByName(name)
-            except libvirt.libvirtError as error:
-                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                    raise
-                domain = self._by_uuid_or_missing(name)
-            if not domain.isPersistent():
-                raise VmNotFound(name)
-            return self._describe(domain)
+            for lookup in (handle.lookupByName, handle.lookupByUUIDString):
+                domain = _look_up(lookup, name)
+                if domain is not None and domain.isPersistent():
+                    return self._describe(domain)
+        raise VmNotFound(name)
 
     def definition(self, uuid: str) -> str:
         """See the port."""
@@ -144,11 +142,23 @@ class LibvirtHypervisor:
             if tracked:
                 others = _others(domain, tracked)
                 checkpoint = xml.checkpoint_xml(request.checkpoint, tracked, others)
+            self._make_folder(domain, Path(request.socket).parent)
             domain.backupBegin(backup, checkpoint, 0)
         return tuple(
             Export(d.target, d.target, None if d.since is None else f"backup-{d.target}")
             for d in request.disks
         )
+
+    def _make_folder(self, domain: libvirt.virDomain, folder: Path) -> None:
+        """Make the folder of a job's socket, where QEMU's user can make it and others cannot."""
+        owner = xml.process_owner(domain.XMLDesc(0))
+        try:
+            folder.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if owner is not None:
+                os.chown(folder, *owner)
+        except OSError as error:
+            raise ScratchUnfit(str(folder), error.strerror or str(error)) from error
 
     def forget_checkpoints(self, uuid: str, prefix: str) -> None:
         """See the port."""
@@ -199,12 +209,14 @@ class LibvirtHypervisor:
     def _domain(self, uuid: str) -> libvirt.virDomain:
         return self._connection.handle.lookupByUUIDString(uuid)
 
-    def _by_uuid_or_missing(self, name: str) -> libvirt.virDomain:
+    def _describe_if_there(self, domain: libvirt.virDomain) -> Vm | None:
+        """Describe a VM that may have been removed since it was listed."""
         try:
-            return self._connection.handle.lookupByUUIDString(name)
+            return self._describe(domain)
         except libvirt.libvirtError as error:
-            # A name that is no UUID is INVALID_ARG; both mean that there is no such VM.
-            raise VmNotFound(name) from error
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+            return None
 
     def _describe(self, domain: libvirt.virDomain) -> Vm:
         state, _ = domain.state()
@@ -219,7 +231,7 @@ class LibvirtHypervisor:
     def _look_at(self, definition: xml.DiskDefinition) -> Disk:
         info, unreadable, path = None, "", ""
         if definition.source_type in {"file", "block"}:
-            path = str(Path(definition.source).resolve())
+            path = _resolved(definition.source)
             if definition.kind is DiskKind.DISK:
                 try:
                     info = self._probe(Path(path))
@@ -242,6 +254,25 @@ class LibvirtHypervisor:
             error_policy=definition.error_policy,
             alias=definition.alias,
         )
+
+
+def _look_up(lookup: Callable[[str], libvirt.virDomain], word: str) -> libvirt.virDomain | None:
+    try:
+        return lookup(word)
+    except libvirt.libvirtError as error:
+        # A word that is no UUID, or no name, is an invalid argument.
+        if error.get_error_code() in {libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_INVALID_ARG}:
+            return None
+        raise
+    except ValueError:  # not UTF-8, or with a NUL in it: nothing is called that
+        return None
+
+
+def _resolved(path: str) -> str:
+    try:
+        return str(Path(path).resolve())
+    except RuntimeError:  # links that lead in a circle; whoever opens it says so
+        return path
 
 
 def _others(domain: libvirt.virDomain, targets: Sequence[str]) -> list[str]:

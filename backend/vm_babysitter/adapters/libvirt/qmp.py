@@ -7,6 +7,19 @@ from vm_babysitter.domain.vm import Bitmap, Layer
 
 Json = Mapping[str, Any]
 
+_FILTERS = frozenset(
+    {
+        "compress",
+        "copy-before-write",  # while a backup job runs
+        "copy-on-read",  # where the VM's definition says so
+        "commit_top",
+        "mirror_top",
+        "preallocate",
+        "throttle",
+    }
+)
+"""Drivers of nodes that lie on top of an image and are none themselves."""
+
 
 def find_device(blocks: Sequence[Json], alias: str) -> Json | None:
     """Return the entry of ``query-block`` that belongs to a libvirt device alias."""
@@ -21,26 +34,29 @@ def layers(block: Json, nodes: Sequence[Json]) -> tuple[Layer, ...]:
     """Return the layers of a device from the active one down.
 
     ``block`` is an entry of ``query-block``, ``nodes`` the answer of
-    ``query-named-block-nodes``: only the latter tells the bitmaps of lower layers.
+    ``query-named-block-nodes``: only the latter tells the bitmaps of every layer.
     """
     inserted = block.get("inserted")
     if not inserted:
         return ()
     found: list[Layer] = []
     image: Json | None = inserted.get("image")
-    own: Sequence[Json] = inserted.get("dirty-bitmaps", ())
     while image is not None:
-        path = str(image.get("filename", ""))
-        bitmaps = own if not found else _bitmaps_of(nodes, path, str(image.get("format", "")))
-        found.append(Layer(path, tuple(_bitmap(b) for b in bitmaps)))
+        path, driver = str(image.get("filename", "")), str(image.get("format", ""))
+        if driver not in _FILTERS:
+            bitmaps = _bitmaps_of(nodes, path, driver)
+            # Those without a name are a running job's own.
+            found.append(Layer(path, tuple(_bitmap(b) for b in bitmaps if b.get("name"))))
         image = image.get("backing-image")
     return tuple(found)
 
 
 def internal_snapshots(block: Json) -> int:
     """Return how many internal snapshots the active image of a device holds."""
-    inserted = block.get("inserted") or {}
-    return len(inserted.get("image", {}).get("snapshots", ()))
+    image = (block.get("inserted") or {}).get("image", {})
+    while image.get("format") in _FILTERS and "backing-image" in image:
+        image = image["backing-image"]
+    return len(image.get("snapshots", ()))
 
 
 def _bitmaps_of(nodes: Sequence[Json], path: str, driver: str) -> Sequence[Json]:

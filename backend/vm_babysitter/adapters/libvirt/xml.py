@@ -75,6 +75,16 @@ def agent_missing(live_domain_xml: str) -> str:
     return "the VM has no guest agent"
 
 
+def process_owner(live_domain_xml: str) -> tuple[int, int] | None:
+    """Return user and group id of a VM's QEMU, None where libvirt does not set them."""
+    root = etree.fromstring(live_domain_xml.encode(), _PARSER)
+    for label in root.findall("seclabel[@model='dac']/label"):
+        user, _, group = (label.text or "").partition(":")
+        if user.lstrip("+").isdecimal() and group.lstrip("+").isdecimal():
+            return int(user.lstrip("+")), int(group.lstrip("+"))
+    return None
+
+
 def backup_xml(request: BackupRequest, other_targets: Sequence[str]) -> str:
     """Return the ``<domainbackup>`` of a pull job; ``other_targets`` are left out of it."""
     root = etree.Element("domainbackup", mode="pull")

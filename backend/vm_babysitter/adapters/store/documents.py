@@ -66,7 +66,7 @@ def decode(content: bytes, kind: str, type_: type[D], path: Path) -> D:
     """
     try:
         envelope = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Damaged(str(path), f"it is no JSON ({error})") from error
     if not isinstance(envelope, dict) or not isinstance(envelope.get("format"), int):
         raise Damaged(str(path), "it is no document of a backup folder")
@@ -75,7 +75,11 @@ def decode(content: bytes, kind: str, type_: type[D], path: Path) -> D:
     if envelope.get("kind") != kind:
         raise Damaged(str(path), f"it is a {envelope.get('kind')!r} document, not a {kind!r}")
     body = envelope.get("body")
-    if envelope.get("digest") != _digest(body):
+    try:
+        genuine = envelope.get("digest") == _digest(body)
+    except (ValueError, RecursionError):  # what JSON can say and nobody wrote
+        genuine = False
+    if not genuine:
         raise Damaged(str(path), "its content does not match its digest")
     try:
         return msgspec.convert(body, type_)

@@ -11,11 +11,13 @@ LOCK_FILE = "store.lock"
 
 CHAIN_PATTERN = re.compile(r"\d{8}T\d{6}Z")
 ATTEMPT_PATTERN = re.compile(r"(\d{6}-(full|inc))\.attempt\.json")
-BEGUN_CHAIN_PATTERN = re.compile(rf"{CHAIN_FILE}|\.({CHAIN_FILE}|{ATTEMPT_PATTERN.pattern})\.tmp")
+BEGUN_CHAIN_PATTERN = re.compile(rf"chain\.json|\.(chain\.json|{ATTEMPT_PATTERN.pattern})\.tmp")
 """What is in a chain before its first attempt is put down, crashes included."""
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+"""Names of files in a point, and of disks."""
 POINT_PATTERN = re.compile(r"(\d{6})-(full|inc)")
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\..*)?", re.IGNORECASE)
 _LONGEST_NAME = 80
 
 

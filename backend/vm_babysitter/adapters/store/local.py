@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from blake3 import blake3
@@ -49,6 +50,7 @@ class LocalStore:
         self.id = store_id
         self._new_image = new_image
         self._digest_image = digest_image
+        self._found: dict[str, Path] = {}  # by UUID: looking through all is slow
 
     @property
     def path(self) -> Path:
@@ -130,11 +132,12 @@ class LocalStore:
         failing(parent, lambda: fsync_directory(parent))
         return LocalDraft(path, self._new_image)
 
-    def sweep(self, attempt: Attempt) -> None:
+    def sweep(self, attempt: Attempt, *, keep_mark: bool = False) -> None:
         """See the port."""
         for chain in self.chains(attempt.vm_uuid):
             if attempt in chain.attempts:
-                remove_attempt(self._chain_path(attempt.vm_uuid, chain.directory), attempt)
+                path = self._chain_path(attempt.vm_uuid, chain.directory)
+                remove_attempt(path, attempt, keep_mark=keep_mark)
 
     def remove_empty_chains(self, vm_uuid: str) -> None:
         """See the port."""
@@ -180,14 +183,22 @@ class LocalStore:
         return "" if found == digest else "its content is not what was written"
 
     def _find_vm(self, uuid: str) -> Path | None:
-        return next((self._path / vm.directory for vm in self.vms() if vm.uuid == uuid), None)
+        known = self._found.get(uuid)
+        if known is None or not (known / layout.VM_FILE).exists():
+            paths = (self._path / vm.directory for vm in self.vms() if vm.uuid == uuid)
+            known = next(paths, None)
+            if known is not None:
+                self._found[uuid] = known
+        return known
 
     def _vm_directory(self, vm: Vm) -> Path:
         """Return the VM's directory, made if need be, its newest name noted."""
         path = self._find_vm(vm.uuid)
         if path is None:
             path = self._path / layout.vm_directory(vm.name, vm.uuid)
-            failing(path, lambda: path.mkdir(mode=0o700, exist_ok=True))
+            if path.is_dir() and (owner := find_vm(path)) and owner.uuid != vm.uuid:
+                path = path.with_name(f"{path.name}-{vm.uuid}")  # a namesake, to eight digits
+            failing(path, partial(path.mkdir, mode=0o700, exist_ok=True))
             failing(self._path, lambda: fsync_directory(self._path))
         note_vm(path, vm.uuid, vm.name)
         return path

@@ -86,12 +86,15 @@ def filesystem_type(path: Path, mounts: str | None = None) -> str:
 
     ``mounts`` is the text of ``/proc/self/mountinfo``; it is read where not given.
     """
-    text = Path("/proc/self/mountinfo").read_text() if mounts is None else mounts
+    text = mounts
+    if text is None:
+        text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
     wanted = str(path.resolve())
     best, kind = "", ""
-    for line in text.splitlines():
+    for line in filter(None, text.split("\n")):  # names may hold what else ends a line
         before, _, after = line.partition(" - ")
-        point = before.split(" ")[4].encode().decode("unicode_escape").encode("latin-1")
+        escaped = before.split(" ")[4].encode(errors="surrogateescape")
+        point = escaped.decode("unicode_escape").encode("latin-1")
         mount = point.decode(errors="surrogateescape")
         inside = wanted == mount or wanted.startswith(mount.rstrip("/") + "/")
         if inside and len(mount) >= len(best):  # later mounts hide earlier ones

@@ -74,8 +74,11 @@ def _look(path: Path, point: Point) -> str:
     wanted = [(disk.file, disk.file_size) for disk in point.disks]
     wanted += [(file.name, file.size) for file in point.files]
     wanted_names = [name for name, _ in wanted] + [disk.index for disk in point.disks]
-    if any(Path(name).name != name for name in wanted_names):
+    wanted_names += [disk.target for disk in point.disks]
+    if not all(layout.FILE_NAME.fullmatch(name) for name in wanted_names):
         return "its manifest names a file outside of its folder"
+    if point.parent is not None and point.parent >= point.seq:
+        return f"it claims to build on a later restore point, {point.parent:06d}"
     for name, size in wanted:
         try:
             found = (path / name).stat().st_size

@@ -9,7 +9,7 @@ from vm_babysitter.domain.chain import Attempt
 from vm_babysitter.lib.atomicfile import fsync_directory
 
 
-def remove_attempt(chain: Path, attempt: Attempt) -> None:
+def remove_attempt(chain: Path, attempt: Attempt, *, keep_mark: bool = False) -> None:
     """Remove an unfinished point and then its mark; of a committed point only the mark.
 
     The mark goes last: a crash in between leaves a directory that still counts as unfinished.
@@ -20,8 +20,9 @@ def remove_attempt(chain: Path, attempt: Attempt) -> None:
         if point.is_dir() and not (point / layout.POINT_FILE).exists():
             shutil.rmtree(point)
             fsync_directory(chain)
-        mark.unlink(missing_ok=True)
-        fsync_directory(chain)
+        if not keep_mark:
+            mark.unlink(missing_ok=True)
+            fsync_directory(chain)
 
     failing(point, remove)
 

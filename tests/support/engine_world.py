@@ -1,0 +1,96 @@
+"""Backups of a VM in memory into a real backup folder."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support.fakes.clock import FakeClock
+from tests.support.fakes.disk import FakeDisk
+from tests.support.fakes.exports import FakeDiskExports
+from tests.support.fakes.guard import FakeFreezeGuard
+from tests.support.fakes.hypervisor import FakeHypervisor, FakeVm
+from tests.support.fakes.observer import RecordingObserver
+from tests.support.fakes.places import FakeScratchPlaces
+from tests.support.read_qcow2 import read_layers
+from vm_babysitter.adapters.fingerprint import fingerprint
+from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
+from vm_babysitter.adapters.store.draft import NewImage
+from vm_babysitter.adapters.store.local import LocalStore, open_store
+from vm_babysitter.domain.chain import Chain, Point, disk_layers
+from vm_babysitter.engine.backup import BackedUp, Backup
+from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.reconcile import Reconciler
+from vm_babysitter.engine.tools import Tools
+from vm_babysitter.ports import Store
+
+
+@dataclass
+class EngineWorld:
+    """One VM, its backup folder, and all that a backup works with."""
+
+    path: Path
+    name: str = "it's a VM"
+    new_image: NewImage = Qcow2Writer
+    hypervisor: FakeHypervisor = field(default_factory=FakeHypervisor)
+    guard: FakeFreezeGuard = field(default_factory=FakeFreezeGuard)
+    clock: FakeClock = field(default_factory=FakeClock)
+    observer: RecordingObserver = field(default_factory=RecordingObserver)
+    cancel: Cancel = field(default_factory=Cancel)
+
+    def __post_init__(self) -> None:
+        self.exports = FakeDiskExports(self.hypervisor)
+        self.places = FakeScratchPlaces(self.hypervisor.files)
+        self.vm: FakeVm = self.hypervisor.add(self.name, FakeDisk(size=5 * 65536 + 512))
+        self.store: Store = self.open()
+
+    @property
+    def disk(self) -> FakeDisk:
+        """The VM's first disk."""
+        return next(iter(self.vm.disks.values()))
+
+    def open(self) -> LocalStore:
+        """Open the backup folder anew, as another process would."""
+        return open_store(
+            self.path, self.clock, self.new_image, digest_file, create=True, allow_ram=True
+        )
+
+    def tools(self) -> Tools:
+        """Return what a backup works with."""
+        return Tools(
+            hypervisor=self.hypervisor,
+            exports=self.exports,
+            places=self.places,
+            guard=self.guard,
+            clock=self.clock,
+            fingerprint=fingerprint,
+            observer=self.observer,
+            cancel=self.cancel,
+            versions={"vm-babysitter": "test"},
+        )
+
+    def backup(self, *, force_full: bool = False) -> BackedUp:
+        """Back the VM up a second later."""
+        self.clock.advance(1)
+        return Backup(self.tools(), self.store).run(self.name, force_full=force_full)
+
+    def reconciler(self) -> Reconciler:
+        """Return what cleans up."""
+        return Reconciler(self.hypervisor, self.store, self.places, self.observer)
+
+    def chains(self) -> tuple[Chain, ...]:
+        """Return the chains of the VM as the folder has them."""
+        return self.open().chains(self.vm.uuid)
+
+    def points(self) -> list[Point]:
+        """Return the points of all chains."""
+        return [stored.point for chain in self.chains() for stored in chain.points]
+
+    def restored(self, chain: Chain, seq: int, target: str = "vda") -> bytes:
+        """Read what a point holds of a disk, image by image."""
+        layers = disk_layers(chain.lineage(seq), target)
+        uuid = self.vm.uuid
+        return read_layers([self.store.image_path(uuid, chain, p, d) for p, d in layers])
+
+    def bitmaps(self) -> set[str]:
+        """Return the names of all bitmaps in all images of the VM."""
+        layers = [layer for disk in self.vm.disks.values() for layer in disk.layers]
+        return {name for layer in layers for name in layer.bitmaps}

@@ -1,0 +1,178 @@
+"""Chains: what builds on what, what is broken, what comes next."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.points import CHAIN_ID, attempt, chain, checkpoint_of, line, point, point_disk
+from vm_babysitter.domain.chain import (
+    Chain,
+    Point,
+    StoredPoint,
+    UnreadablePoint,
+    checkpoint_name,
+    checkpoint_prefix,
+    disk_layers,
+    layers_after,
+    point_directory,
+)
+
+FULL, FIRST, SECOND = line(3)
+
+
+def damaged(damage: dict[int, str]) -> Chain:
+    return chain(*(StoredPoint(p, damage.get(p.seq, "")) for p in line(4)))
+
+
+def test_names_are_the_documented_ones() -> None:
+    assert point_directory(0, "full") == "000000-full"
+    assert (FULL.directory, SECOND.directory) == ("000000-full", "000002-inc")
+    assert checkpoint_prefix(CHAIN_ID) == "vmb-c0ffee00-"
+    assert checkpoint_name(CHAIN_ID, 12, "0a1b2c") == "vmb-c0ffee00-000012-0a1b2c"
+
+
+def test_a_point_finds_its_disk_by_target() -> None:
+    vda, vdb = point_disk("vda"), point_disk("vdb")
+    both = point(disks=(vda, vdb))
+    assert (both.disk("vdb"), both.disk("vd")) == (vdb, None)
+
+
+def test_a_whole_chain_has_nothing_broken() -> None:
+    assert chain(*line(4)).broken == {}
+
+
+@pytest.mark.parametrize(
+    ("damage", "broken", "newest"),
+    [
+        ({}, set(), 3),
+        ({3: "x"}, {3}, 2),
+        ({1: "x"}, {1, 2, 3}, 0),
+        ({0: "x"}, {0, 1, 2, 3}, None),
+        ({0: "x", 2: "y"}, {0, 1, 2, 3}, None),
+    ],
+)
+def test_damage_spreads_to_all_that_builds_on_it(
+    damage: dict[int, str], broken: set[int], newest: int | None
+) -> None:
+    found = damaged(damage)
+    assert set(found.broken) == broken
+    assert (found.newest_intact.seq if found.newest_intact else None) == newest
+    assert all(reason in found.broken[seq] for seq, reason in damage.items())
+
+
+def test_the_reason_says_what_the_point_builds_on() -> None:
+    assert damaged({1: "vda.qcow2 is missing"}).broken[3] == (
+        "it builds on 000002: it builds on 000001: vda.qcow2 is missing"
+    )
+
+
+def test_a_point_whose_parent_is_gone_is_broken_with_all_that_follows() -> None:
+    rest = chain(FULL, SECOND, point(3, 2), point(4, 0))
+    assert set(rest.broken) == {2, 3}
+    assert "000001" in rest.broken[2]
+    assert rest.newest_intact == point(4, 0)
+
+
+def test_an_empty_chain_has_no_newest_point_and_begins_at_zero() -> None:
+    assert chain().newest_intact is None
+    assert chain().next_seq == 0
+
+
+@pytest.mark.parametrize(
+    ("attempts", "unreadable", "expected"),
+    [((), (), 3), ((3,), (), 4), ((7, 5), (), 8), ((), (9,), 10), ((), (1,), 3)],
+)
+def test_the_next_number_is_one_that_nothing_has_had(
+    attempts: tuple[int, ...], unreadable: tuple[int, ...], expected: int
+) -> None:
+    found = replace(
+        chain(*line(3)),
+        attempts=tuple(attempt(seq) for seq in attempts),
+        unreadable=tuple(UnreadablePoint(seq, f"{seq:06d}-inc", "x") for seq in unreadable),
+    )
+    assert found.next_seq == expected
+
+
+def test_a_problem_found_later_is_noted_and_does_not_hide_an_earlier_one() -> None:
+    found = damaged({2: "first"}).with_problem(2, "second").with_problem(1, "index")
+    assert [stored.problem for stored in found.points] == ["", "index", "first", ""]
+
+
+def test_the_lineage_goes_from_a_point_to_its_full() -> None:
+    other = point(3, 0)
+    found = chain(*line(3), other)
+    assert found.lineage(2) == (SECOND, FIRST, FULL)
+    assert found.lineage(3) == (other, FULL)
+    assert found.lineage(0) == (FULL,)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        chain(FULL, SECOND),
+        chain(FULL, FIRST),
+        chain(FULL, FIRST, point(2, 2)),
+        chain(FULL, point(1, 2), point(2, 1)),
+    ],
+    ids=["a gap", "no such point", "its own parent", "a circle"],
+)
+def test_a_lineage_with_a_missing_or_wrong_link_is_refused(found: Chain) -> None:
+    with pytest.raises(KeyError):
+        found.lineage(2)
+
+
+def names(layers: tuple[tuple[Point, object], ...]) -> list[int]:
+    return [p.seq for p, _ in layers]
+
+
+def test_the_layers_of_a_disk_follow_its_own_parents() -> None:
+    late = point_disk("vdb")
+    on_late = point_disk("vdb", parent="000001-inc")
+    on_full = point_disk("vda", parent="000000-full")
+    first = point(1, 0, disks=(on_full, late))
+    second = point(2, 1, disks=(point_disk("vda", parent="000001-inc"), on_late))
+    lineage = (second, first, FULL)
+    assert disk_layers(lineage, "vda") == tuple((p, p.disk("vda")) for p in lineage)
+    assert disk_layers(lineage, "vdb") == ((second, on_late), (first, late))
+
+
+def test_layers_may_pass_over_points_without_the_disk() -> None:
+    away = point(1, 0, disks=(point_disk("vdb"),))
+    back = point(2, 1, disks=(point_disk("vda", parent="000000-full"),))
+    assert names(disk_layers((back, away, FULL), "vda")) == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("lineage", "target"),
+    [
+        ((FULL,), "vdb"),
+        ((), "vda"),
+        ((SECOND, FIRST), "vda"),
+        ((FIRST, point(0, disks=(point_disk("vdb"),))), "vda"),
+    ],
+    ids=["no such disk", "no point", "the full is missing", "the parent lacks the disk"],
+)
+def test_layers_that_are_not_complete_are_refused(lineage: tuple[Point, ...], target: str) -> None:
+    with pytest.raises(KeyError):
+        disk_layers(lineage, target)
+
+
+@pytest.mark.parametrize(("since", "newer"), [(2, []), (1, [2]), (0, [2, 1]), (7, [2, 1, 0])])
+def test_layers_after_a_checkpoint_are_those_of_younger_points(
+    since: int, newer: list[int]
+) -> None:
+    assert names(layers_after((SECOND, FIRST, FULL), "vda", checkpoint_of(since))) == newer
+
+
+@given(st.lists(st.integers(0, 5), max_size=8), st.sets(st.integers(0, 8)))
+def test_the_newest_intact_point_always_has_a_whole_lineage(
+    parents: list[int], damage: set[int]
+) -> None:
+    points = [point(0), *(point(i, min(p, i - 1)) for i, p in enumerate(parents, 1))]
+    found = chain(*(StoredPoint(p, "x" if p.seq in damage else "") for p in points))
+    intact = [p.seq for p in points if not damage & {q.seq for q in found.lineage(p.seq)}]
+    assert set(found.broken) == {p.seq for p in points} - set(intact)
+    newest = found.newest_intact
+    assert (None if newest is None else newest.seq) == max(intact, default=None)
