@@ -1,30 +1,28 @@
-"""What every hypervisor does: the fake, libvirtd, and libvirt's driver in this process."""
+"""Which VMs there are and what a running QEMU tells of them: the fake and libvirt alike."""
 
 import pytest
 
 from tests.support.bench import (
-    FOREIGN,
-    KIB,
+    BROKEN,
+    FIRST,
+    GOOD,
+    PREFIX,
     SIZE,
+    TWO_DISKS,
     Bench,
     BenchVm,
     FakeBench,
     RealBench,
-    since,
+    bitmaps,
+    tracked,
     whole,
 )
-from tests.support.vm import DiskSpec
 from vm_babysitter.domain.chain import Checkpoint
 from vm_babysitter.domain.errors import HypervisorError, VmNotFound
-from vm_babysitter.domain.vm import DiskState, PowerState, Verdict, judge_disk
-from vm_babysitter.ports import Export, JobKind
+from vm_babysitter.domain.vm import PowerState, Verdict, judge_disk
 
 NAMES = ('My "VM" & co', "-dash", "größe 日本 $(touch x)", "a:b,c'd", "<disk>")
 NOBODY = "6e1ad8b4-0c9e-4c11-9b1a-000000000000"
-TWO_DISKS = (DiskSpec("vda", size=SIZE), DiskSpec("vdb", "raw", size=SIZE))
-FIRST, SECOND = "vmb-0000000a-000000-aaaaaa", "vmb-0000000a-000001-bbbbbb"
-PREFIX = "vmb-0000000a-"
-BLOCK = 64 * KIB
 
 
 class HypervisorContract:

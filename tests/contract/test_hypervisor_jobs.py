@@ -3,7 +3,21 @@
 import pytest
 
 from tests.support.bench import (
-    BROKEN, FIRST, FOREIGN, GOOD, PREFIX, SECOND, SIZE, TWO_DISKS, Bench, BenchVm, FakeBench, RealBench, bitmaps, since, tracked, whole,
+    FIRST,
+    FOREIGN,
+    GOOD,
+    PREFIX,
+    SECOND,
+    SIZE,
+    TWO_DISKS,
+    Bench,
+    BenchVm,
+    FakeBench,
+    RealBench,
+    bitmaps,
+    since,
+    tracked,
+    whole,
 )
 from tests.support.vm import DiskSpec
 from vm_babysitter.domain.chain import Checkpoint

@@ -150,6 +150,7 @@ def test_a_failed_first_backup_of_a_vm_that_was_switched_off_then_leaves_nothing
         world.vm.stop()  # now the dead backup's bitmap is in the image for good
         refused = world.call("backup", "--", world.vm.name, expect=1)
         assert "it is off" in refused.stderr
+        assert not list(world.store.glob("*/*/*/vda.qcow2"))  # the space is free again already
         world.vm.start(running=True)
         world.backup()
         world.assert_tidy()

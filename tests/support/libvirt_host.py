@@ -87,12 +87,12 @@ class Worker:
         self.close()
 
 
-def write_qemu_conf(folder: Path) -> None:
-    """Write the settings under which QEMU runs as root, without helpers of a whole system."""
+def write_qemu_conf(folder: Path, user: str = "root") -> None:
+    """Write the settings under which QEMU runs as ``user``, without helpers of a whole system."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "qemu.conf").write_text(
-        'user = "root"\n'
-        'group = "root"\n'
+        f'user = "{user}"\n'
+        f'group = "{user}"\n'
         'security_driver = "none"\n'
         'stdio_handler = "file"\n'  # no virtlogd
         "cgroup_controllers = []\n"

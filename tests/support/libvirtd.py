@@ -28,7 +28,7 @@ class PrivateLibvirtd:
     (``lib``, ``etc``) and what a reboot wipes (``run``).
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, user: str = "root") -> None:
         self.root = root
         self.uri = f"qemu+unix:///system?socket={root}/run/libvirt-sock"
         self._pid_file = root / "libvirtd.pid"
@@ -36,7 +36,7 @@ class PrivateLibvirtd:
         self._worker: Worker | None = None
         for name in ("run", "lib", "cache", "log"):
             (root / name).mkdir(exist_ok=True)
-        write_qemu_conf(root / "etc")
+        write_qemu_conf(root / "etc", user)
         (root / "etc" / "libvirtd.conf").write_text(
             f'unix_sock_dir = "{root}/run"\n'
             'auth_unix_rw = "none"\n'

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TypeVar, cast
 
 from vm_babysitter.adapters.fingerprint import fingerprint
@@ -32,8 +32,7 @@ def flagged(size: int, ranges: Iterable[tuple[int, int]]) -> list[Flagged]:
     edges.update(edge for span in spans for edge in span)
     ordered = sorted(edges)
     return [
-        Flagged(a, b, any(start <= a < end for start, end in spans))
-        for a, b in zip(ordered, ordered[1:], strict=False)
+        Flagged(a, b, any(start <= a < end for start, end in spans)) for a, b in pairwise(ordered)
     ]
 
 

@@ -20,16 +20,11 @@ class Reconciler:
         self._observer = observer
 
     def reconcile(self, vm: Vm) -> None:
-        """Undo every unfinished attempt at a backup of this VM in this store.
-
-        Of a VM that is off none is undone: only a running QEMU removes an attempt's bitmaps
-        from the images, and without the attempt nobody would know whose they are.
-        """
-        if vm.state not in _QEMU_RUNS:
-            return
+        """Undo every unfinished attempt at a backup of this VM in this store."""
         for chain in self._store.chains(vm.uuid):
             for attempt in chain.attempts:
-                self.undo(vm, chain, attempt)
+                if not self.undo(vm, chain, attempt):
+                    continue
                 what = "was completed" if _committed(chain, attempt) else "was undone"
                 name = f"{chain.directory}/{attempt.seq:06d}"
                 self._observer.note(f"The backup {name}, which was interrupted, {what}.")
@@ -50,16 +45,20 @@ class Reconciler:
         for chain in self._store.chains(vm.uuid):
             self._hypervisor.forget_checkpoints(vm.uuid, checkpoint_prefix(chain.id))
 
-    def undo(self, vm: Vm, chain: Chain, attempt: Attempt) -> None:
+    def undo(self, vm: Vm, chain: Chain, attempt: Attempt) -> bool:
         """End an attempt: of one that was committed, only its job and working files remain.
 
         The attempt's mark in the store goes last: killed in between, the next run does it again.
+        While the VM is off it stays: only a running QEMU removes bitmaps from the images, and
+        without the mark nobody would know whose they are.
+
+        Returns whether nothing is left to be done.
         """
         running = self.end_job(vm, attempt)
         if running and not _committed(chain, attempt):
             self._remove_bitmaps(vm, attempt.checkpoint)
-        # While the VM is off the mark stays: it tells the next run whose bitmaps those are.
         self._store.sweep(attempt, keep_mark=not running)
+        return running
 
     def end_job(self, vm: Vm, attempt: Attempt) -> bool:
         """End an attempt as far as the host goes: its job, metadata, scratch and socket.

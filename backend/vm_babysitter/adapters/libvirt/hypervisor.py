@@ -155,7 +155,8 @@ class LibvirtHypervisor:
         try:
             folder.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
-            if owner is not None:
+            if owner is not None and owner != (0, 0):
+                folder.parent.chmod(0o711)  # so that QEMU gets through, and sees nothing else
                 os.chown(folder, *owner)
         except OSError as error:
             raise ScratchUnfit(str(folder), error.strerror or str(error)) from error
