@@ -172,9 +172,9 @@ class ExportsContract:
                 reader.read(pieces(ODD, BLOCK), refuse)
             with pytest.raises(ConnectionLost):
                 reader.read(pieces(ODD, BLOCK), Collected(ODD))
-        with bench.exports.open(request.socket, "vda", None) as reader:
-            with pytest.raises(KeyError, match="pieces"):
-                reader.read(broken(), Collected(ODD))
+        opening = bench.exports.open(request.socket, "vda", None)
+        with opening as reader, pytest.raises(KeyError, match="pieces"):
+            reader.read(broken(), Collected(ODD))
 
     def test_end_of_the_job_ends_the_reading(self, bench: Bench, vm: BenchVm) -> None:
         request = bench.request(FIRST, whole("vda"))
@@ -195,7 +195,11 @@ class ExportsContract:
                     yield Piece(0, BLOCK), 0
                     begun.set()
 
-            canceller = threading.Thread(target=lambda: begun.wait(30) and reader.abort())
+            def abort() -> None:
+                begun.wait(30)
+                reader.abort()
+
+            canceller = threading.Thread(target=abort)
             canceller.start()
             with pytest.raises(ConnectionLost):
                 reader.read(endless(), Collected(ODD))

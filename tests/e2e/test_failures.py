@@ -70,7 +70,7 @@ def goes_on(world: World, method: str = "bitmap") -> None:
     assert made["level"] == "inc"
     assert made["parent"] == int(parent.split("/")[1])
     assert [disk["method"] for disk in made["disks"]] == [method, method]
-    world.assert_lists(world.references)
+    world.assert_lists(world.references, verify=False)
     world.assert_restores(list(world.references)[-1])
     world.assert_holds(parent)
     world.assert_tidy(bitmaps=2 if method == "bitmap" else 1)
@@ -112,12 +112,15 @@ def test_qemu_dies_in_mid_copy(world: World) -> None:
     goes_on(world)
 
 
-def test_libvirtd_dies_in_mid_copy_and_comes_back(world: World) -> None:
+def test_libvirtd_dies_in_mid_copy_and_the_point_is_made_all_the_same(world: World) -> None:
+    copies = world.copies()
     with stopped_backup(world, MID_COPY) as backup:
         world.host.restart()
-        backup.go_on(expect=1)
-    assert "libvirt cannot be reached" in backup.err
+        backup.go_on(expect=3)  # QEMU serves the data; only ending the job is left
+    (made,) = {name for _, names in world.chains() for name in names} - set(world.references)
+    world.references[made] = copies
     world.assert_lists(world.references)
+    world.assert_restores(made)
     world.assert_vm_unharmed()
     world.change()
     goes_on(world)
@@ -176,7 +179,7 @@ def test_a_full_that_cannot_fit_is_refused_before_it_is_copied(world: World) -> 
     world.references.clear()
     with ram_disk(world.store, 2 * MIB):
         failed = world.call("backup", "--", world.vm.name, expect=1)
-        assert "bytes free" in failed.stderr
+        assert "has 2.0 MiB free" in failed.stderr
         assert world.chains() == []
 
 

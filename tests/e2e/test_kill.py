@@ -24,100 +24,113 @@ def die(kind: str, name: str = "", nth: int = 1) -> Fault:
     return Fault("die", kind, name, nth)
 
 
-def chosen(faults: list[Fault]) -> list[Fault]:
-    """All of them for a soak, else every other one; a list says first what always runs."""
-    return faults if SOAK else faults[::2]
+def soak(*faults: Fault) -> tuple[Fault, ...]:
+    """Those that run in a soak only; near to one that always runs."""
+    return faults if SOAK else ()
 
 
 BEFORE_COMMIT = [
-    # Each second one is for soaks only.
-    die("progress", "", 3),
-    die("step", "look"),
-    die("step", "adopted"),
-    die("step", "plan"),
     die("os.rename", "*.attempt.json"),
-    die("return", "LibvirtHypervisor.adopt_checkpoint"),
     die("step", "mark"),
-    die("os.mkdir", "*-inc"),
-    die("step", "begin"),
-    die("step", "probe"),
     die("os.remove", "*.scratch.probe", 2),
-    die("return", "LibvirtHypervisor.begin_backup"),
+    die("step", "begin"),
     die("step", "begun"),
-    die("step", "copy"),
-    die("call", "virDomainCheckpoint.delete", 2),
-    die("progress", "", 1),
+    die("progress", "", 3),
     die("step", "copied vda"),
-    die("step", "copied vdb"),
-    die("step", "commit"),
-    die("step", "save"),
     die("open", "*/.point.json.tmp"),
-    die("open", "*-inc"),
     die("os.rename", "*/point.json"),
+    *soak(
+        die("step", "look"),
+        die("step", "plan"),
+        die("return", "LibvirtHypervisor.adopt_checkpoint"),
+        die("step", "adopted"),
+        die("os.mkdir", "*-inc"),
+        die("step", "probe"),
+        die("return", "LibvirtHypervisor.begin_backup"),
+        die("call", "virDomainCheckpoint.delete", 2),
+        die("step", "copy"),
+        die("progress", "", 1),
+        die("step", "copied vdb"),
+        die("step", "save"),
+        die("step", "commit"),
+        die("open", "*-inc"),
+    ),
 ]
 AFTER_COMMIT = [
     die("open", "*-inc", 2),  # the directory, to sync it after the rename
     die("step", "committed"),
     die("return", "LibvirtHypervisor.end_backup"),
-    die("call", "LibvirtHypervisor.end_backup"),
     die("os.remove", "*.attempt.json"),
-    die("call", "Workspace.remove", 2),
-    die("step", "tidy"),
-    die("step", "ended"),
     die("call", "virDomainCheckpoint.delete", 3),  # one disk's bitmap may be gone
-    die("return", "LibvirtHypervisor.remove_bitmaps"),
-    die("step", "done"),
+    *soak(
+        die("call", "LibvirtHypervisor.end_backup"),
+        die("call", "Workspace.remove", 2),
+        die("step", "ended"),
+        die("step", "tidy"),
+        die("return", "LibvirtHypervisor.remove_bitmaps"),
+        die("step", "done"),
+    ),
 ]
 IN_ROLLBACK = [
-    die("step", "roll back"),
-    die("call", "Reconciler.undo"),
     die("return", "LibvirtHypervisor.end_backup"),
-    die("call", "LibvirtHypervisor.remove_bitmaps"),
     die("call", "virDomainCheckpoint.delete", 3),
-    die("return", "LibvirtHypervisor.remove_bitmaps"),
-    die("call", "Workspace.remove", 2),
-    die("call", "LocalStore.sweep"),
     die("os.remove", "vda.*", 2),
-    die("os.rmdir", "*-inc"),
     die("os.remove", "*.attempt.json"),
+    *soak(
+        die("step", "roll back"),
+        die("call", "Reconciler.undo"),
+        die("call", "LibvirtHypervisor.remove_bitmaps"),
+        die("return", "LibvirtHypervisor.remove_bitmaps"),
+        die("call", "Workspace.remove", 2),
+        die("call", "LocalStore.sweep"),
+        die("os.rmdir", "*-inc"),
+    ),
 ]
 IN_RECONCILE = [
     die("return", "LibvirtHypervisor.end_backup"),
-    die("call", "Workspace.remove", 2),
-    die("call", "virDomainCheckpoint.delete"),
     die("os.remove", "vda.*", 2),
-    die("os.remove", "*.attempt.json"),
+    *soak(
+        die("call", "Workspace.remove", 2),
+        die("call", "virDomainCheckpoint.delete"),
+        die("os.remove", "*.attempt.json"),
+    ),
 ]
 FIRST_BEFORE_COMMIT = [
-    die("progress", "", 3),
-    die("step", "look"),
     die("os.rename", "*/store.json"),
-    die("os.mkdir", "*/_-*"),
     die("os.rename", "*/chain.json"),
-    die("os.rename", "*/vm.json"),
     die("os.rename", "*.attempt.json"),
-    die("os.mkdir", "*Z"),
-    die("step", "begun"),
-    die("step", "mark"),
-    die("os.rename", "*/point.json"),
-    die("os.mkdir", "*-full"),
-    die("open", "*/store.lock"),
-]
-FIRST_AFTER_COMMIT = [die("open", "*-full", 2), die("step", "committed"), die("step", "ended")]
-AGAIN_BEFORE_COMMIT = [
     die("progress", "", 3),
-    die("step", "begun"),
-    die("os.rename", "*.attempt.json"),
-    die("os.rename", "*/chain.json"),
-    die("step", "mark"),
-    die("os.mkdir", "*Z"),
     die("os.rename", "*/point.json"),
+    *soak(
+        die("open", "*/store.lock"),
+        die("step", "look"),
+        die("os.mkdir", "*/_-*"),
+        die("os.rename", "*/vm.json"),
+        die("os.mkdir", "*Z"),
+        die("step", "mark"),
+        die("os.mkdir", "*-full"),
+        die("step", "begun"),
+    ),
+]
+FIRST_AFTER_COMMIT = [
+    die("open", "*-full", 2),
+    *soak(die("step", "committed"), die("step", "ended")),
+]
+AGAIN_BEFORE_COMMIT = [
+    die("os.rename", "*.attempt.json"),
+    die("progress", "", 3),
+    die("os.rename", "*/point.json"),
+    *soak(
+        die("os.mkdir", "*Z"),
+        die("os.rename", "*/chain.json"),
+        die("step", "mark"),
+        die("step", "begun"),
+    ),
 ]
 AGAIN_AFTER_COMMIT = [
     die("step", "committed"),
     die("os.rename", "*/chain.json", 2),  # the old one, to archive it
-    die("step", "ended"),
-    die("step", "tidy"),
+    *soak(die("step", "ended"), die("step", "tidy")),
 ]
 
 
@@ -186,7 +199,7 @@ def goes_on(world: World, *, parent: str | None) -> None:
         assert made["parent"] == int(parent.split("/")[1])
         assert [disk["method"] for disk in made["disks"]] == ["bitmap", "bitmap"]
     assert made["warnings"] == []
-    world.assert_lists(world.references)
+    world.assert_lists(world.references, verify=False)
     world.assert_restores(newest(world))
     if parent is not None:
         world.assert_holds(parent)
@@ -210,7 +223,7 @@ def committed(world: World, copies: dict[str, Path]) -> str:
     return name
 
 
-@pytest.mark.parametrize("fault", chosen(BEFORE_COMMIT), ids=str)
+@pytest.mark.parametrize("fault", BEFORE_COMMIT, ids=str)
 def test_killed_before_the_commit_nothing_is_lost(world: World, stage: Stage, fault: Fault) -> None:
     parent = newest(world)
     world.die(fault)
@@ -219,7 +232,7 @@ def test_killed_before_the_commit_nothing_is_lost(world: World, stage: Stage, fa
     stage.failed = False
 
 
-@pytest.mark.parametrize("fault", chosen(AFTER_COMMIT), ids=str)
+@pytest.mark.parametrize("fault", AFTER_COMMIT, ids=str)
 def test_killed_after_the_commit_the_point_counts(world: World, stage: Stage, fault: Fault) -> None:
     parent = committed(world, world.die(fault))
     unharmed(world)
@@ -227,7 +240,7 @@ def test_killed_after_the_commit_the_point_counts(world: World, stage: Stage, fa
     stage.failed = False
 
 
-@pytest.mark.parametrize("fault", chosen(IN_ROLLBACK), ids=str)
+@pytest.mark.parametrize("fault", IN_ROLLBACK, ids=str)
 def test_killed_while_a_failure_is_undone(world: World, stage: Stage, fault: Fault) -> None:
     parent = newest(world)
     world.die(FAILS, fault)
@@ -236,7 +249,7 @@ def test_killed_while_a_failure_is_undone(world: World, stage: Stage, fault: Fau
     stage.failed = False
 
 
-@pytest.mark.parametrize("fault", chosen(IN_RECONCILE), ids=str)
+@pytest.mark.parametrize("fault", IN_RECONCILE, ids=str)
 def test_killed_again_while_the_first_death_is_undone(
     world: World, stage: Stage, fault: Fault
 ) -> None:
@@ -271,7 +284,7 @@ def test_the_next_run_has_libvirt_forget_even_if_it_then_fails(world: World, sta
     stage.failed = False
 
 
-@pytest.mark.parametrize("fault", chosen(FIRST_BEFORE_COMMIT), ids=str)
+@pytest.mark.parametrize("fault", FIRST_BEFORE_COMMIT, ids=str)
 def test_killed_in_the_very_first_backup(new_world: World, fault: Fault) -> None:
     new_world.die(fault)
     unharmed(new_world)
@@ -279,14 +292,14 @@ def test_killed_in_the_very_first_backup(new_world: World, fault: Fault) -> None
     assert len(new_world.chains()) == 1
 
 
-@pytest.mark.parametrize("fault", chosen(FIRST_AFTER_COMMIT), ids=str)
+@pytest.mark.parametrize("fault", FIRST_AFTER_COMMIT, ids=str)
 def test_killed_after_the_very_first_commit(new_world: World, fault: Fault) -> None:
     parent = committed(new_world, new_world.die(fault))
     unharmed(new_world)
     goes_on(new_world, parent=parent)
 
 
-@pytest.mark.parametrize("fault", chosen(AGAIN_BEFORE_COMMIT), ids=str)
+@pytest.mark.parametrize("fault", AGAIN_BEFORE_COMMIT, ids=str)
 def test_killed_in_a_new_full_the_old_chain_goes_on(
     world: World, stage: Stage, fault: Fault
 ) -> None:
@@ -300,7 +313,7 @@ def test_killed_in_a_new_full_the_old_chain_goes_on(
     stage.failed = False
 
 
-@pytest.mark.parametrize("fault", chosen(AGAIN_AFTER_COMMIT), ids=str)
+@pytest.mark.parametrize("fault", AGAIN_AFTER_COMMIT, ids=str)
 def test_killed_after_the_commit_of_a_new_full_the_old_chain_is_archived(
     world: World, stage: Stage, fault: Fault
 ) -> None:

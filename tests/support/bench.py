@@ -147,9 +147,13 @@ class RealBench(_Places):
         self._transient: list[str] = []
 
     def vm(
-        self, name: str = "a vm", disks: Sequence[DiskSpec] = (DiskSpec(size=SIZE),)
+        self,
+        name: str = "a vm",
+        disks: Sequence[DiskSpec] = (DiskSpec(size=SIZE),),
+        devices: Sequence[str] = (),
     ) -> "RealVm":
-        return RealVm(self._host, self._factory(name, disks), self)
+        """Define a VM, off, with more devices given as XML."""
+        return RealVm(self._host, self._factory(name, disks, devices), self)
 
     def transient_vm(self, name: str) -> str:
         kind = f'<domain type="qemu"><name>{name}</name><memory unit="MiB">32</memory>'

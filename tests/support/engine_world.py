@@ -1,7 +1,11 @@
 """Backups of a VM in memory into a real backup folder."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import pytest
 
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.disk import FakeDisk
@@ -22,6 +26,25 @@ from vm_babysitter.engine.reconcile import Reconciler
 from vm_babysitter.engine.tools import Tools
 from vm_babysitter.ports import Store
 
+T = TypeVar("T")
+
+
+class Killed(BaseException):
+    """Our process was killed: nothing of it goes on."""
+
+
+class _Mortal:
+    """Passes calls on to somebody outside of our process, until that is killed."""
+
+    def __init__(self, target: object, is_dead: Callable[[], bool]) -> None:
+        self._target = target
+        self._is_dead = is_dead
+
+    def __getattr__(self, name: str) -> Any:
+        if self._is_dead():
+            raise Killed
+        return getattr(self._target, name)
+
 
 @dataclass
 class EngineWorld:
@@ -41,6 +64,7 @@ class EngineWorld:
         self.places = FakeScratchPlaces(self.hypervisor.files)
         self.vm: FakeVm = self.hypervisor.add(self.name, FakeDisk(size=5 * 65536 + 512))
         self.store: Store = self.open()
+        self._dead = False
 
     @property
     def disk(self) -> FakeDisk:
@@ -56,10 +80,10 @@ class EngineWorld:
     def tools(self) -> Tools:
         """Return what a backup works with."""
         return Tools(
-            hypervisor=self.hypervisor,
-            exports=self.exports,
-            places=self.places,
-            guard=self.guard,
+            hypervisor=self._mortal(self.hypervisor),
+            exports=self._mortal(self.exports),
+            places=self._mortal(self.places),
+            guard=self._mortal(self.guard),
             clock=self.clock,
             fingerprint=fingerprint,
             observer=self.observer,
@@ -70,7 +94,21 @@ class EngineWorld:
     def backup(self, *, force_full: bool = False) -> BackedUp:
         """Back the VM up a second later."""
         self.clock.advance(1)
-        return Backup(self.tools(), self.store).run(self.name, force_full=force_full)
+        return Backup(self.tools(), self._mortal(self.store)).run(self.name, force_full=force_full)
+
+    def backup_killed_at(self, step: str, *, force_full: bool = False) -> None:
+        """Begin a backup in a process that is killed with ``kill -9`` when a step begins."""
+
+        def die() -> None:
+            self._dead = True
+            raise Killed
+
+        self.observer.at[step] = die
+        with pytest.raises(Killed):
+            self.backup(force_full=force_full)
+        del self.observer.at[step]
+        self._dead = False
+        self.store = self.open()
 
     def reconciler(self) -> Reconciler:
         """Return what cleans up."""
@@ -94,3 +132,26 @@ class EngineWorld:
         """Return the names of all bitmaps in all images of the VM."""
         layers = [layer for disk in self.vm.disks.values() for layer in disk.layers]
         return {name for layer in layers for name in layer.bitmaps}
+
+    def leftovers(self) -> list[str]:
+        """Return all that a run leaves behind only if it was interrupted."""
+        chains = self.chains()
+        kept = {p.checkpoint.name for c in chains for s in c.points if (p := s.point).checkpoint}
+        found = [f"bitmap {name}" for name in self.bitmaps() - kept if name.startswith("vmb-")]
+        found += [f"checkpoint {name}" for name in self.vm.checkpoints if name.startswith("vmb-")]
+        found += [f"attempt {a.directory}" for chain in chains for a in chain.attempts]
+        found += [f"unreadable {u.directory}" for chain in chains for u in chain.unreadable]
+        found += [f"empty chain {chain.directory}" for chain in chains if not chain.points]
+        found += [f"file {name}" for name in self.hypervisor.files]
+        found += [f"temporary {path}" for path in self.path.rglob("*.tmp")]
+        found += ["job"] if self.vm.job is not None else []
+        found += ["frozen"] if self.vm.frozen or self.guard.left else []
+        return found
+
+    def check_points(self) -> None:
+        """Make sure that all points are whole by a look at them."""
+        for chain in self.chains():
+            assert chain.broken == {}
+
+    def _mortal(self, target: T) -> T:
+        return cast(T, _Mortal(target, lambda: self._dead))

@@ -105,6 +105,11 @@ class Operations:
     def snapshot(self, name: str, xml: str, flags: int) -> None:
         self._domain(name).snapshotCreateXML(xml, flags)
 
+    def commit(self, name: str, target: str) -> None:
+        """Merge the top layer of a disk downwards; the job waits in the end to be told to pivot."""
+        flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
+        self._domain(name).blockCommit(target, None, None, 0, flags)
+
     def resize(self, name: str, target: str, size: int) -> None:
         self._domain(name).blockResize(target, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
 

@@ -157,9 +157,10 @@ def test_content_is_on_the_disk_before_its_name_and_the_name_before_the_return(
         if event == "c_call" and function in {os.open, os.write, os.fsync, os.rename}:
             called.append(function.__name__)
 
+    before = sys.getprofile()
     sys.setprofile(profile)
     try:
         write_atomically(tmp_path / "file", NEW)
     finally:
-        sys.setprofile(None)
+        sys.setprofile(before)
     assert called == ["open", "write", "fsync", "rename", "open", "fsync"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from tests.support.points import (
@@ -13,6 +13,7 @@ from tests.support.points import (
     IDENTITY,
     MIB,
     PATH,
+    a_disk,
     attempt,
     chain,
     checkpoint_of,
@@ -40,7 +41,7 @@ from vm_babysitter.domain.chain import (
     StoredPoint,
     UnreadablePoint,
 )
-from vm_babysitter.domain.vm import Bitmap, DiskState, DiskVerdict
+from vm_babysitter.domain.vm import Bitmap, DiskKind, DiskState, DiskVerdict, judge_disk
 
 OLD, NEW = checkpoint_of(0), checkpoint_of(1)
 BOTH = good(NEW, OLD)
@@ -256,7 +257,6 @@ def facts_of_any_kind(draw: st.DrawFn) -> Facts:
     )
 
 
-@settings(max_examples=400)
 @given(facts_of_any_kind())
 def test_whatever_the_facts_a_chosen_bitmap_meets_all_rules_of_trust(facts: Facts) -> None:
     chosen, reason = facts.trusted()
@@ -265,7 +265,6 @@ def test_whatever_the_facts_a_chosen_bitmap_meets_all_rules_of_trust(facts: Fact
     assert chosen is None or trustworthy(facts, chosen)
 
 
-@settings(max_examples=200)
 @given(facts_of_any_kind())
 def test_a_bitmap_that_meets_all_rules_of_trust_is_not_passed_over(facts: Facts) -> None:
     names = [p.checkpoint.name for p in facts.points if p.checkpoint]
@@ -391,8 +390,36 @@ def test_a_new_disk_is_a_full_of_its_own_within_an_increment() -> None:
 def test_a_disk_that_is_gone_is_noted() -> None:
     both = point(disks=(point_disk("vda"), point_disk("vdb")))
     plan = plan_backup([tracked_disk()], {"vda": ONLY_OLD}, chain(both))
-    assert plan.notes == ("disk vdb is no longer part of the VM's backup",)
+    assert plan.notes == ("disk vdb is no longer backed up",)
     assert [d.target for d in plan.disks] == ["vda"]
+    shared = [judge_disk(replace(a_disk("vdb"), shareable=True))]
+    plan = plan_backup([tracked_disk()], {"vda": ONLY_OLD}, chain(both), left_out=shared)
+    assert plan.notes == (f"disk vdb is no longer backed up: {shared[0].reason}",)
+
+
+def test_the_first_point_says_which_disks_with_data_are_left_out() -> None:
+    changes: list[dict[str, Any]] = [
+        {"shareable": True},
+        {"source_type": "network"},
+        {"kind": DiskKind.LUN},
+        {"read_only": True},
+        {"kind": DiskKind.CDROM},
+        {"source_type": ""},
+    ]
+    disks = [replace(a_disk(f"vd{i}"), **change) for i, change in enumerate(changes)]
+    left_out = [judge_disk(disk) for disk in disks]
+    plan = plan_backup([tracked_disk()], {}, None, left_out=left_out)
+    expected = [f"disk {v.disk.target} is not backed up: {v.reason}" for v in left_out[:3]]
+    assert list(plan.notes) == expected
+    assert plan_backup([tracked_disk()], {}, full_points(1), left_out=left_out).notes == ()
+
+
+def test_the_format_of_a_disk_is_what_the_vm_uses_it_as() -> None:
+    as_raw = judge_disk(replace(a_disk(), declared_format="raw"))
+    unsaid = judge_disk(replace(a_disk(), declared_format=""))
+    for found in (None, full_points(1)):
+        plan = plan_backup([as_raw, unsaid], {}, found)
+        assert [d.source_format for d in plan.disks] == ["raw", "qcow2"]
 
 
 def test_a_disk_that_became_smaller_is_compared() -> None:

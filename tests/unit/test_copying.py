@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from tests.support.memory_disk import (
@@ -174,7 +174,6 @@ def test_scans_are_exact_through_any_growing_and_shrinking(
         layers.insert(0, layer)
 
 
-@settings(max_examples=150)
 @given(st.data())
 def test_increments_are_exact_by_any_superset_of_what_changed(data: st.DataObject) -> None:
     guest = Guest(bytearray(data.draw(sizes)))
@@ -195,7 +194,6 @@ def test_increments_are_exact_by_any_superset_of_what_changed(data: st.DataObjec
             guest.dirty.clear()
 
 
-@settings(max_examples=150)
 @given(st.data())
 def test_an_image_put_back_to_the_state_of_an_older_point_is_exact(data: st.DataObject) -> None:
     guest = Guest(bytearray(data.draw(sizes)))
@@ -285,6 +283,22 @@ def test_what_grew_counts_as_changed_though_qemu_calls_it_clean() -> None:
     reader = MemoryReader(three(1, 7), dirty=flagged(2 * BLOCK_SIZE, ()))
     layer = Job(reader, (full,), tracked=True).run()[0]
     assert content_of((layer, full)) == bytes(three(1, 7))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(2 * BLOCK_SIZE, BLOCK_SIZE + 512), (BLOCK_SIZE + 512, BLOCK_SIZE + 1024)],
+    ids=["shrunk", "grown"],
+)
+def test_the_block_that_a_new_end_cuts_through_is_read_though_it_is_clean(
+    before: int, after: int
+) -> None:
+    disk = bytes(three(1, 2))
+    full = Job(MemoryReader(disk[:before])).run()[0]
+    job = Job(MemoryReader(disk[:after], dirty=flagged(after, ())), (full,), tracked=True)
+    layer, copied = job.run()
+    check(job, layer, copied, disk[:after])
+    assert list(layer.entries) == [1]
 
 
 def test_content_of_a_full_in_many_pieces_is_recorded_in_order() -> None:

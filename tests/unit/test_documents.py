@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from blake3 import blake3
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support.fakes.clock import FakeClock
@@ -88,7 +88,6 @@ def test_an_envelope_is_the_documented_one() -> None:
     assert decode(envelope(found["body"])) == POINT
 
 
-@settings(max_examples=300)
 @given(st.integers(0, len(CONTENT) - 1), st.integers(1, 255))
 @example(CONTENT.index(b"1"), ord("1") ^ ord("0"))
 @example(0, ord("{"))

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import threading
+import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +114,24 @@ def test_mark_is_there_while_watched_and_names_us(tmp_path: Path) -> None:
         assert mark.exists()
         watch.thawed()
     assert not mark.exists()
+
+
+def test_mark_that_names_another_watchdog_is_left_alone(tmp_path: Path) -> None:
+    mark = tmp_path / "frozen-uuid"
+    with WatchdogGuard(tmp_path, "test:///default").watch("uuid") as watch:
+        mark.write_text("0 0 1\n")
+        watch.thawed()
+    assert mark.exists()
+
+
+def test_watchdog_that_is_left_alone_finds_out_that_the_vm_is_gone(tmp_path: Path) -> None:
+    guard = WatchdogGuard(tmp_path, "test:///default")
+    with guard.watch(str(uuid.UUID(int=7))):
+        assert guard.leftovers() == ()
+    deadline = time.monotonic() + LONG
+    while list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", ["", "garbage", "a b c", "0 0 1", "4194305 7 1"])

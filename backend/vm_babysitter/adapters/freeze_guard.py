@@ -20,7 +20,7 @@ from pathlib import Path
 
 from vm_babysitter.adapters import process
 from vm_babysitter.domain.agent import AgentAnswer
-from vm_babysitter.domain.errors import ProgramMissing
+from vm_babysitter.domain.errors import ProgramMissing, VmNotFound
 from vm_babysitter.lib.atomicfile import write_atomically
 
 log = logging.getLogger(__name__)
@@ -198,7 +198,10 @@ def main() -> None:
 
     def thaw() -> AgentAnswer:
         with Connection(uri) as connection:
-            return LibvirtHypervisor(connection, img.info).thaw(vm_uuid)
+            try:
+                return LibvirtHypervisor(connection, img.info).thaw(vm_uuid)
+            except VmNotFound:
+                return AgentAnswer()  # it is gone, and what was frozen in it
 
     sys.stdout.write("ready\n")
     sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,29 +10,58 @@ from pathlib import Path
 from vm_babysitter.domain.errors import InvalidInput, NotEnoughSpace, StoreFailed
 from vm_babysitter.lib.atomicfile import fsync_directory, write_new
 
-_PROVISIONAL = ".partial"
+_WORKING = "unfinished.partial"
 _FIELD = "--to"
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""What file systems without hard links say."""
 
 
 class _Files:
-    """Implements ``ports.RestoreFiles``."""
+    """Implements ``ports.RestoreFiles``: files lie in a folder of their own until all are whole.
+
+    Whoever makes that folder has the place for himself: of two restores only one does.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self.made: list[Path] = []
+        self._working = directory / _WORKING
+        self._begun: list[Path] = []
+        self._placed: list[Path] = []
 
     def begin(self, name: str) -> Path:
-        if Path(name).name != name:
+        if Path(name).name != name or name in {"", "..", _WORKING}:
             raise ValueError(f"{name!r} is no name of a file")
-        path = self._directory / (name + _PROVISIONAL)
-        self.made.append(path)
+        path = self._working / name
+        self._begun.append(path)
         return path
 
     def copy(self, source: Path, path: Path) -> None:
         write_new(path, source.read_bytes())  # readable by its owner only: it may hold passwords
 
     def final(self, path: Path) -> Path:
-        return path.with_name(path.name.removesuffix(_PROVISIONAL))
+        return self._directory / path.name
+
+    def take_place(self) -> None:
+        """Make the working folder. Raises FileExistsError."""
+        self._working.mkdir(mode=0o700)
+
+    def finish(self) -> None:
+        """Have all files on stable storage, under their names."""
+        for path in self._begun:
+            _sync(path)
+        for path in self._begun:
+            _rename_new(path, self.final(path))
+            self._placed.append(self.final(path))
+        self._working.rmdir()
+        fsync_directory(self._directory)
+        fsync_directory(self._directory.absolute().parent)
+
+    def remove(self) -> None:
+        """Remove all that was made here."""
+        for path in self._placed:
+            with suppress(OSError):
+                path.unlink()
+        shutil.rmtree(self._working, ignore_errors=True)
 
 
 class EmptyDirectory:
@@ -43,38 +73,50 @@ class EmptyDirectory:
     @contextmanager
     def fill(self, needed: int) -> Iterator[_Files]:
         """See the port."""
-        self._check(needed)
-        made = not self._path.exists()
         files = _Files(self._path)
         try:
-            self._path.mkdir(exist_ok=True)
+            self._check(needed)
+            made = self._make()
+            files.take_place()
+        except FileExistsError as error:
+            raise self._not_empty() from error
+        except OSError as error:
+            raise self._failed(error) from error
+        try:
             yield files
-            for path in files.made:
-                _sync(path)
-            for position, path in enumerate(files.made):
-                files.made[position] = _rename_new(path, files.final(path))
-            fsync_directory(self._path)
-            fsync_directory(self._path.absolute().parent)
+            files.finish()
         except BaseException as error:
-            for path in files.made:
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
+            files.remove()
             if made:
-                with suppress(OSError):
+                with suppress(OSError):  # somebody may have put something there
                     self._path.rmdir()
             if isinstance(error, OSError):
-                raise StoreFailed(str(self._path), error.strerror or str(error)) from error
+                raise self._failed(error) from error
             raise
+
+    def _make(self) -> bool:
+        """Make the folder; return whether it was not there yet."""
+        try:
+            self._path.mkdir()
+        except FileExistsError:
+            return False
+        return True
+
+    def _failed(self, error: OSError) -> StoreFailed:
+        return StoreFailed(str(self._path), error.strerror or str(error))
+
+    def _not_empty(self) -> InvalidInput:
+        return InvalidInput(
+            _FIELD, str(self._path), "is not empty", "Name a new folder; nothing is overwritten."
+        )
 
     def _check(self, needed: int) -> None:
         path = self._path
-        if path.exists():
+        if os.path.lexists(path):
             if not path.is_dir():
                 raise InvalidInput(_FIELD, str(path), "is not a folder", "Name a folder.")
             if any(path.iterdir()):
-                raise InvalidInput(
-                    _FIELD, str(path), "is not empty", "Name a new folder; nothing is overwritten."
-                )
+                raise self._not_empty()
         elif not path.parent.is_dir():
             raise InvalidInput(
                 _FIELD, str(path), "lies in a folder that does not exist", "Create that folder."
@@ -87,11 +129,18 @@ class EmptyDirectory:
             raise NotEnoughSpace(str(path), free, needed)
 
 
-def _rename_new(path: Path, final: Path) -> Path:
-    if final.exists():  # put there by somebody while we worked
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
-    path.rename(final)
-    return final
+def _rename_new(path: Path, final: Path) -> None:
+    """Rename a file; what has been put under the new name meanwhile stays there."""
+    try:
+        final.hardlink_to(path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(final):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
+        path.rename(final)
+    else:
+        path.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -80,8 +80,8 @@ class Backup:
             except BaseException:
                 self._leave(vm)
                 raise
-            self._observer.step("mark")
             try:
+                self._observer.step("mark")
                 point = self._attempt(vm, planned, chain, attempt)
             except BaseException as error:
                 stopped = self._roll_back(vm, attempt)

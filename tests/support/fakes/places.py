@@ -25,9 +25,11 @@ class FakeScratchPlaces(Faults):
 
     @faulty
     def socket_path(self, nonce: str) -> str:
-        return f"/run/fake/job-{nonce}.socket"
+        return f"/run/fake/job-{nonce}/nbd.socket"
 
     @faulty
     def remove(self, path: str, nonce: str) -> None:
-        if nonce in PurePosixPath(path).name:
+        name = PurePosixPath(path).name
+        scratch = name.startswith(f".vmb-{nonce}-") and name.endswith(".scratch")
+        if nonce and (scratch or path == f"/run/fake/job-{nonce}/nbd.socket"):
             self.files.discard(path)

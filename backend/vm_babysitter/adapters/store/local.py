@@ -144,7 +144,7 @@ class LocalStore:
         directory = self._find_vm(vm_uuid)
         if directory is not None:
             for entry in failing(directory, lambda: sorted(directory.iterdir())):
-                if layout.CHAIN_PATTERN.fullmatch(entry.name):
+                if layout.CHAIN_PATTERN.fullmatch(entry.name) and entry.is_dir():
                     remove_empty_chain(entry)
 
     def image_path(self, vm_uuid: str, chain: Chain, point: Point, disk: PointDisk) -> Path:

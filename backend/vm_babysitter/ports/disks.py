@@ -1,0 +1,125 @@
+"""Disks that are read and written, and the tools for image files."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from vm_babysitter.domain.blocks import Flagged, Piece
+
+P = TypeVar("P")
+
+Fingerprint = Callable[[memoryview], bytes]
+"""Returns the 16-byte fingerprint of a block's content."""
+
+
+class DiskReader(Protocol):
+    """An open disk, read through several connections at once. Safe for threads."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    def zero_map(self) -> Iterator[Flagged]:
+        """Stream which ranges are known to read as zeros; covers 0 to ``size`` in order."""
+
+    def dirty_map(self) -> Iterator[Flagged]:
+        """Stream which ranges the bitmap has marked; only where a bitmap was asked for."""
+
+    def read(
+        self, pieces: Iterable[tuple[Piece, P]], consume: Callable[[Piece, P, memoryview], None]
+    ) -> None:
+        """Read all pieces, many at a time, in any order of completion.
+
+        ``pieces`` is pulled lazily, by one thread at a time. ``consume`` is called from
+        several threads at once; the memory it is given is reused after it returns.
+        The first error of any thread stops all and is raised here.
+
+        Raises:
+            TransferFailed, ConnectionLost, ProtocolViolation, and whatever ``pieces`` or
+            ``consume`` raise.
+        """
+
+    def abort(self) -> None:
+        """End a ``read`` under way, even a stalled one; it raises ConnectionLost.
+
+        May be called from a signal handler. The reader is of no use afterwards.
+        """
+
+
+class DiskWriter(Protocol):
+    """An open disk that is being written. Safe for threads."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write ``data``. The memory may be reused on return; an error may come later.
+
+        Raises:
+            TransferFailed, ConnectionLost, ProtocolViolation: of this or an earlier write.
+        """
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make a range read as zeros, with a hole where the image can have one."""
+
+    def flush(self) -> None:
+        """Wait for all writes and have them on stable storage; raise what failed."""
+
+
+class DiskExports(Protocol):
+    """Opens the exports of a running backup job."""
+
+    def open(
+        self, socket: str, export: str, bitmap: str | None
+    ) -> AbstractContextManager[DiskReader]:
+        """Connect to one export; ``bitmap`` is the name of the dirty bitmap it offers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What ``qemu-img info`` says of one image file, its backing files left aside."""
+
+    path: Path
+    format: str
+    virtual_size: int
+    """Bytes."""
+    backing_file: str | None
+    """As written in the image: relative or absolute."""
+    backing_format: str | None
+    cluster_size: int | None
+    compat: str = ""
+    """qcow2's version (``0.10``, ``1.1``); empty for other formats."""
+    bitmaps: tuple[tuple[str, frozenset[str]], ...] = ()
+    """Name and flags (``in-use``, ``auto``) of each persistent bitmap."""
+
+
+class ImageTool(Protocol):
+    """QEMU's tools for image files."""
+
+    def info(self, path: Path) -> ImageInfo:
+        """Describe one image, shared with whoever has it open. Raises ImageUnreadable."""
+
+    def create(self, path: Path, format: str, size: int, cluster_size: int | None = None) -> None:
+        """Create an empty image of ``size`` bytes; refuses to overwrite."""
+
+    def check(self, path: Path) -> str:
+        """Check the metadata of one image (``qemu-img check``, shared).
+
+        Returns what is wrong with it in QEMU's words, empty if nothing is.
+        """
+
+    def open_for_reading(
+        self, layers: Sequence[tuple[Path, str]], bitmap: str | None = None
+    ) -> AbstractContextManager[DiskReader]:
+        """Open a chain of images, the top layer first, each with its format.
+
+        The layers are shared (``force-share``) and never written. The chain is exactly the
+        layers given: backing links inside the files are not followed. ``bitmap`` is a
+        persistent bitmap of the top layer whose map ``dirty_map`` serves.
+        """
+
+    def open_for_writing(self, path: Path, format: str) -> AbstractContextManager[DiskWriter]:
+        """Open one image for writing, locked against others. The end of the context flushes."""

@@ -1,0 +1,102 @@
+"""The rest of the world: time, working space, whoever watches, where a restore goes."""
+
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+
+class Observer(Protocol):
+    """Is told how a job goes."""
+
+    def step(self, name: str) -> None:
+        """A named step begins."""
+
+    def progress(self, done: int, total: int) -> None:
+        """``done`` of ``total`` bytes of the present step are through. Called from threads."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know, in a sentence."""
+
+
+class Clock(Protocol):
+    """Time and chance."""
+
+    def now(self) -> datetime:
+        """Return the time (UTC)."""
+
+    def new_id(self) -> str:
+        """Return a new UUID."""
+
+    def new_nonce(self) -> str:
+        """Return six random hex digits."""
+
+
+class FreezeWatch(Protocol):
+    """A guard on duty."""
+
+    @property
+    def unfit(self) -> str:
+        """Why the guest should not be frozen now; empty if it may be."""
+
+    def thawed(self) -> None:
+        """Say that nothing is frozen any more."""
+
+
+class FreezeGuard(Protocol):
+    """Sees to it that a frozen guest is thawed even if this process is killed."""
+
+    def watch(self, vm_uuid: str) -> AbstractContextManager[FreezeWatch]:
+        """Guard a freeze: from before it until after the thaw.
+
+        Where the context ends without ``thawed``, the guard goes on trying to thaw.
+        """
+
+    def leftovers(self) -> tuple[str, ...]:
+        """Return the UUIDs of VMs that may be frozen, left by a process or watch that is gone."""
+
+    def forget(self, vm_uuid: str) -> None:
+        """Say that such a VM was thawed."""
+
+
+class ScratchPlaces(Protocol):
+    """Working space beside the VM's disks, and the sockets of backup jobs."""
+
+    def scratch_path(self, disk_path: str, nonce: str, target: str) -> str:
+        """Return where the scratch file of a disk goes."""
+
+    def probe(self, path: str) -> str:
+        """Try the place with a throw-away file; return why it is unfit, empty if it is fit."""
+
+    def socket_path(self, nonce: str) -> str:
+        """Return where the NBD socket of a job goes."""
+
+    def remove(self, path: str, nonce: str) -> None:
+        """Remove a scratch file or socket that an attempt with this nonce left."""
+
+
+class RestoreFiles(Protocol):
+    """Files being restored. They have provisional names until all are whole."""
+
+    def begin(self, name: str) -> Path:
+        """Return the provisional path for a file that is going to be called ``name``."""
+
+    def copy(self, source: Path, path: Path) -> None:
+        """Copy a small file to a provisional path."""
+
+    def final(self, path: Path) -> Path:
+        """Return what a provisional path is going to be called."""
+
+
+class RestorePlace(Protocol):
+    """Where a restore puts its files."""
+
+    def fill(self, needed: int) -> AbstractContextManager[RestoreFiles]:
+        """Make the place ready for ``needed`` bytes of files.
+
+        At the end of the context all files get their names; after an error all are removed.
+
+        Raises:
+            InvalidInput: it exists and is not empty, or cannot be made.
+            NotEnoughSpace.
+        """

@@ -1,0 +1,112 @@
+"""What the engine asks of libvirt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from vm_babysitter.domain.agent import AgentAnswer
+from vm_babysitter.domain.chain import Checkpoint
+from vm_babysitter.domain.vm import DiskState, Vm
+
+
+class JobKind(StrEnum):
+    """What keeps a VM busy."""
+
+    BACKUP = "a backup job"
+    MIGRATION = "a migration, save or dump"
+    BLOCK = "a block job (snapshot commit, copy or pull)"
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveJob:
+    """A job that libvirt has under way for a VM."""
+
+    kind: JobKind
+    detail: str
+    socket: str = ""
+    """The NBD socket of a backup job."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskRequest:
+    """One disk of a backup job."""
+
+    target: str
+    scratch: str
+    """Path of the scratch file, which must not exist."""
+    since: str | None
+    """Checkpoint whose bitmap the export offers; None for a disk read as a whole."""
+    track: bool
+    """Whether the new checkpoint gets a bitmap on this disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRequest:
+    """A backup job over all disks named; others are left out."""
+
+    socket: str
+    checkpoint: str
+    """Name of the new checkpoint; unused where no disk is tracked."""
+    disks: tuple[DiskRequest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Where one disk of a running backup job can be read."""
+
+    target: str
+    name: str
+    bitmap: str | None
+
+
+class Hypervisor(Protocol):
+    """libvirt, as far as backups need it. VMs are named by their UUID."""
+
+    def vms(self) -> tuple[Vm, ...]:
+        """Return the persistent VMs, by name."""
+
+    def vm(self, name: str) -> Vm:
+        """Return one persistent VM by name or UUID. Raises VmNotFound."""
+
+    def definition(self, uuid: str) -> str:
+        """Return the VM's persistent definition (XML, with secrets)."""
+
+    def disk_states(self, uuid: str) -> tuple[DiskState, ...]:
+        """Return layers and bitmaps of each disk of a running VM."""
+
+    def active_job(self, uuid: str) -> ActiveJob | None:
+        """Return what keeps the VM busy, if anything does."""
+
+    def end_backup(self, uuid: str) -> None:
+        """End the running backup job and wait until it is gone; none running is fine."""
+
+    def adopt_checkpoint(self, uuid: str, checkpoint: Checkpoint) -> bool:
+        """Tell libvirt of an earlier checkpoint, validated against its bitmaps.
+
+        Returns False if libvirt finds a bitmap missing or broken; it then knows nothing of it.
+        """
+
+    def begin_backup(self, uuid: str, request: BackupRequest) -> tuple[Export, ...]:
+        """Start one atomic job over all disks, and the new checkpoint with it."""
+
+    def forget_checkpoints(self, uuid: str, prefix: str) -> None:
+        """Drop libvirt's metadata of the checkpoints of this name prefix; bitmaps stay."""
+
+    def remove_bitmaps(self, uuid: str, name: str, targets: Sequence[str]) -> None:
+        """Remove the bitmaps of one checkpoint from the disks named, all layers, running VM."""
+
+    def agent_missing(self, uuid: str) -> str:
+        """Return why no guest agent can be asked, empty if one answers."""
+
+    def freeze(self, uuid: str) -> AgentAnswer:
+        """Have the guest agent freeze the file systems, within seconds or not at all."""
+
+    def thaw(self, uuid: str) -> AgentAnswer:
+        """Have the guest agent thaw the file systems, within seconds.
+
+        Harmless if nothing is frozen, as in a VM that is off.
+        """
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of libvirt and QEMU."""

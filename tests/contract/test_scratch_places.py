@@ -1,0 +1,193 @@
+"""Working space of backups: the fake and the real one."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.fakes.places import FakeScratchPlaces
+from tests.support.mounts import ram_disk, read_only
+from vm_babysitter.adapters.workspace import Workspace
+from vm_babysitter.ports import ScratchPlaces
+
+NONCE, OTHER = "0a1b2c", "ffffff"
+
+
+class PlacesContract:
+    """The suite; subclasses say whose."""
+
+    @pytest.fixture
+    def disk(self) -> str:
+        """Path of a disk's image."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def places(self) -> ScratchPlaces:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def make(self) -> Callable[[str], None]:
+        """Makes the file at a path, as libvirt does."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def there(self) -> Callable[[str], bool]:
+        """Tells whether there is something at a path."""
+        raise NotImplementedError
+
+    def test_scratch_lies_beside_the_disk_under_a_name_of_its_own(
+        self, places: ScratchPlaces, disk: str
+    ) -> None:
+        paths = {
+            places.scratch_path(disk, nonce, target)
+            for nonce in (NONCE, OTHER)
+            for target in ("vda", "vdb")
+        }
+        assert len(paths) == 4
+        assert {os.path.dirname(path) for path in paths} == {os.path.dirname(disk)}  # noqa: PTH120
+
+    def test_sockets_have_names_of_their_own_that_are_short_enough(
+        self, places: ScratchPlaces
+    ) -> None:
+        assert places.socket_path(NONCE) != places.socket_path(OTHER)
+        assert places.socket_path(NONCE) == places.socket_path(NONCE)
+        assert len(os.fsencode(places.socket_path(NONCE))) < 108
+
+    def test_what_an_attempt_left_is_removed_and_removing_it_again_is_fine(
+        self,
+        places: ScratchPlaces,
+        disk: str,
+        make: Callable[[str], None],
+        there: Callable[[str], bool],
+    ) -> None:
+        for path in (places.scratch_path(disk, NONCE, "vda"), places.socket_path(NONCE)):
+            make(path)
+            assert there(path)
+            for _ in range(2):
+                places.remove(path, NONCE)
+                assert not there(path)
+
+    def test_what_is_not_of_the_attempt_is_kept(
+        self,
+        places: ScratchPlaces,
+        disk: str,
+        make: Callable[[str], None],
+        there: Callable[[str], bool],
+    ) -> None:
+        mine = places.scratch_path(disk, NONCE, "vda")
+        for path, nonce in (
+            (disk, NONCE),
+            (disk, ""),
+            (mine, OTHER),
+            (mine, ""),
+            (places.socket_path(NONCE), OTHER),
+            (f"{os.path.dirname(disk)}/{NONCE}", NONCE),  # noqa: PTH120
+            (f"{mine}.qcow2", NONCE),
+        ):
+            make(path)
+            places.remove(path, nonce)
+            assert there(path), (path, nonce)
+
+    def test_fit_place_is_fit(self, places: ScratchPlaces, disk: str) -> None:
+        assert places.probe(places.scratch_path(disk, NONCE, "vda")) == ""
+
+
+class TestFakeScratchPlaces(PlacesContract):
+    @pytest.fixture
+    def disk(self) -> str:
+        return "/vms/a vm/vda.qcow2"
+
+    @pytest.fixture
+    def places(self) -> FakeScratchPlaces:
+        return FakeScratchPlaces()
+
+    @pytest.fixture
+    def make(self, places: FakeScratchPlaces) -> Callable[[str], None]:
+        return places.files.add
+
+    @pytest.fixture
+    def there(self, places: FakeScratchPlaces) -> Callable[[str], bool]:
+        return places.files.__contains__
+
+
+class TestWorkspace(PlacesContract):
+    @pytest.fixture
+    def disk(self, tmp_path: Path) -> str:
+        path = tmp_path / "a: \"disk\", 'of' %s 日本"
+        path.mkdir()
+        (path / "-vda.qcow2").touch()
+        return str(path / "-vda.qcow2")
+
+    @pytest.fixture
+    def places(self, folder: Path, tmp_path: Path) -> Workspace:
+        return Workspace(folder / "run", tmp_path / "fallback")
+
+    @pytest.fixture
+    def make(self) -> Callable[[str], None]:
+        def make(path: str) -> None:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            if path.endswith("socket"):
+                with socket.socket(socket.AF_UNIX) as server:
+                    server.bind(path)
+            else:
+                Path(path).touch()
+
+        return make
+
+    @pytest.fixture
+    def there(self) -> Callable[[str], bool]:
+        return os.path.lexists
+
+    def test_probe_leaves_nothing_and_can_be_repeated(self, places: Workspace, disk: str) -> None:
+        before = set(Path(disk).parent.iterdir())
+        path = places.scratch_path(disk, NONCE, "vda")
+        assert (places.probe(path), places.probe(path)) == ("", "")
+        assert set(Path(disk).parent.iterdir()) == before
+
+    def test_place_that_cannot_be_written_to_is_unfit(
+        self, places: Workspace, disk: str, tmp_path: Path
+    ) -> None:
+        path = places.scratch_path(disk, NONCE, "vda")
+        with read_only(Path(disk).parent):
+            assert places.probe(path) == "Read-only file system"
+        missing = str(tmp_path / "nowhere" / "scratch")
+        assert places.probe(missing) == "No such file or directory"
+        assert not Path(missing).parent.exists()
+
+    def test_small_or_full_place_is_unfit(self, places: Workspace, tmp_path: Path) -> None:
+        with ram_disk(tmp_path / "small", 1 << 20) as small:
+            path = str(small / "scratch")
+            assert "free" in places.probe(path)
+            (small / "all").write_bytes(bytes((1 << 20) - 4096))
+            assert places.probe(path) == "No space left on device" or "free" in places.probe(path)
+            assert [p.name for p in small.iterdir()] == ["all"]
+
+    def test_probe_that_was_killed_is_cleaned_up_with_the_scratch(
+        self, places: Workspace, disk: str
+    ) -> None:
+        path = places.scratch_path(disk, NONCE, "vda")
+        left = Path(f"{path}.probe")
+        left.touch()
+        assert places.probe(path) == "File exists"
+        places.remove(path, NONCE)
+        assert not left.exists()
+
+    def test_links_and_folders_of_that_name_are_kept(
+        self, places: Workspace, disk: str, there: Callable[[str], bool]
+    ) -> None:
+        link, folder = (places.scratch_path(disk, NONCE, target) for target in ("vda", "vdb"))
+        Path(link).symlink_to(disk)
+        Path(folder).mkdir()
+        for path in (link, folder):
+            places.remove(path, NONCE)
+            assert there(path)
+        assert there(disk)
+
+    def test_disk_without_a_folder_gets_scratch_in_the_fallback(
+        self, places: Workspace, tmp_path: Path
+    ) -> None:
+        for disk in ("/dev/null", str(tmp_path), str(tmp_path / "missing" / "vda.raw")):
+            path = Path(places.scratch_path(disk, NONCE, "vda"))
+            assert path.parent == tmp_path / "fallback"

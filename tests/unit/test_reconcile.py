@@ -1,0 +1,293 @@
+"""Cleaning up: all that is ours, nothing that is not, and again if it was interrupted."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.engine_world import EngineWorld
+from tests.support.fakes.disk import FakeBitmap
+from tests.support.fakes.faults import Faults
+from tests.support.fakes.hypervisor import FakeJob
+from tests.support.points import attempt as an_attempt
+from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
+from vm_babysitter.adapters.store.local import LocalStore
+from vm_babysitter.domain.chain import Attempt, ChainState
+from vm_babysitter.domain.errors import HypervisorError, StoreFailed
+from vm_babysitter.domain.vm import PowerState
+from vm_babysitter.ports import ActiveJob, JobKind
+
+LOST = HypervisorError("Asking", 1, "it went wrong")
+FOREIGN = ("virtnbdbackup.0", "vmb-12345678-000000-abcdef", "mine")
+
+
+@pytest.fixture
+def world(ram_path: Path) -> EngineWorld:
+    """A VM with one point, and with what other programs may have on it."""
+    world = EngineWorld(ram_path)
+    world.disk.write(0, b"one")
+    world.backup()
+    world.disk.write(65536, b"two")
+    for name in FOREIGN:
+        world.disk.layers[0].bitmaps[name] = FakeBitmap()
+        world.vm.checkpoints[name] = ("vda",)
+    world.hypervisor.files |= {"/vms/it's a VM/.vmb-999999-vda.scratch", "/vms/somebody's"}
+    world.observer.notes.clear()
+    return world
+
+
+@pytest.fixture
+def crashed(world: EngineWorld) -> EngineWorld:
+    """The same after a backup that was killed while it copied."""
+    world.backup_killed_at("copy")
+    assert world.vm.job is not None
+    return world
+
+
+@pytest.fixture
+def done(world: EngineWorld) -> EngineWorld:
+    """The same after a backup that was killed right after its commit."""
+    world.backup_killed_at("committed")
+    assert world.vm.job is not None
+    return world
+
+
+def reconcile(world: EngineWorld) -> None:
+    world.reconciler().reconcile(world.vm.describe())
+
+
+def only_foreign(world: EngineWorld) -> bool:
+    """Whether all is gone that was left behind, and all is there that is others'."""
+    kept = {p.checkpoint.name for p in world.points() if p.checkpoint}
+    assert world.bitmaps() == {*kept, *FOREIGN}
+    assert set(world.vm.checkpoints) == set(FOREIGN)
+    assert world.hypervisor.files == {
+        "/vms/it's a VM/.vmb-999999-vda.scratch",
+        "/vms/somebody's",
+    }
+    assert world.vm.job is None
+    assert [a for chain in world.chains() for a in chain.attempts] == []
+    assert [u for chain in world.chains() for u in chain.unreadable] == []
+    return True
+
+
+def test_where_nothing_was_left_nothing_is_done(world: EngineWorld) -> None:
+    before = sorted(world.path.rglob("*"))
+    reconcile(world)
+    assert only_foreign(world)
+    assert sorted(world.path.rglob("*")) == before
+    assert world.observer.notes == []
+
+
+def test_an_attempt_that_was_interrupted_is_undone_and_told(crashed: EngineWorld) -> None:
+    reconcile(crashed)
+    assert only_foreign(crashed)
+    assert [p.seq for p in crashed.points()] == [0]
+    (note,) = crashed.observer.notes
+    assert note.endswith("/000001, which was interrupted, was undone.")
+
+
+def test_an_attempt_that_was_committed_keeps_its_point_and_its_bitmap(done: EngineWorld) -> None:
+    reconcile(done)
+    assert only_foreign(done)
+    newest = done.points()[-1]
+    assert newest.seq == 1
+    assert newest.checkpoint is not None
+    assert newest.checkpoint.name in done.bitmaps()
+    (note,) = done.observer.notes
+    assert note.endswith("/000001, which was interrupted, was completed.")
+
+
+def test_doing_it_twice_changes_nothing_more(crashed: EngineWorld) -> None:
+    reconcile(crashed)
+    reconcile(crashed)
+    assert only_foreign(crashed)
+    assert len(crashed.observer.notes) == 1
+
+
+def attempt_of(world: EngineWorld) -> Attempt:
+    chain = world.chains()[0]
+    return replace(
+        an_attempt(chain.next_seq, chain_id=chain.id),
+        vm_uuid=world.vm.uuid,
+        socket="/run/fake/job-abcdef.socket",
+    )
+
+
+def test_a_backup_job_on_another_socket_goes_on(world: EngineWorld) -> None:
+    world.store.begin(world.chains()[0], attempt_of(world))
+    job = world.vm.job = FakeJob("/run/fake/job-abcdef.socket.other", (), {})
+    reconcile(world)
+    assert world.vm.job is job
+    world.vm.job = None
+    assert only_foreign(world)
+
+
+@pytest.mark.parametrize("kind", JobKind)
+@pytest.mark.parametrize("socket", ["", "/run/other.socket", "/run/fake/job-abcdef.socket"])
+def test_a_job_that_is_not_surely_ours_is_left_alone(
+    world: EngineWorld, kind: JobKind, socket: str
+) -> None:
+    attempt = attempt_of(world)
+    world.store.begin(world.chains()[0], attempt)
+    world.hypervisor.calls.clear()
+    world.vm.foreign_job = ActiveJob(kind, "x", socket)
+    reconcile(world)
+    ours = kind is JobKind.BACKUP and socket == attempt.socket
+    assert ("end_backup" in world.hypervisor.calls) is ours
+
+
+def test_files_without_the_nonce_of_the_attempt_are_never_removed(world: EngineWorld) -> None:
+    attempt = replace(attempt_of(world), scratch=("/vms/somebody's", "/vms/.vmb-abcdef-x.scratch"))
+    world.store.begin(world.chains()[0], attempt)
+    world.hypervisor.files.add("/vms/.vmb-abcdef-x.scratch")
+    reconcile(world)
+    assert only_foreign(world)
+
+
+UNDOING = ("active_job", "end_backup", "forget_checkpoints", "vm", "disk_states", "remove_bitmaps")
+
+
+def failing(world: EngineWorld, call: str, *, after: bool) -> None:
+    fake: Faults = world.places if call == "remove" else world.hypervisor
+    (fake.fail_after if after else fake.fail)[call] = LOST
+
+
+@pytest.mark.parametrize("call", [*UNDOING, "remove"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_cleaning_up_that_fails_anywhere_is_done_by_the_next(
+    crashed: EngineWorld, call: str, after: bool
+) -> None:
+    failing(crashed, call, after=after)
+    with pytest.raises(HypervisorError):
+        reconcile(crashed)
+    assert [a.seq for chain in crashed.chains() for a in chain.attempts] == [1]
+    for fake in (crashed.places, crashed.hypervisor):
+        fake.fail.clear()
+        fake.fail_after.clear()
+    reconcile(crashed)
+    assert only_foreign(crashed)
+
+
+@pytest.mark.parametrize("call", [c for c in UNDOING if c not in {"disk_states", "remove_bitmaps"}])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_completing_that_fails_anywhere_is_done_by_the_next(
+    done: EngineWorld, call: str, after: bool
+) -> None:
+    failing(done, call, after=after)
+    with pytest.raises(HypervisorError):
+        reconcile(done)
+    done.hypervisor.fail.clear()
+    done.hypervisor.fail_after.clear()
+    reconcile(done)
+    assert only_foreign(done)
+    assert [p.seq for p in done.points()] == [0, 1]
+
+
+class FailingSweep(LocalStore):
+    """A backup folder that fails before or after it was swept."""
+
+    after = False
+
+    def sweep(self, attempt: Attempt, *, keep_mark: bool = False) -> None:
+        if self.after:
+            super().sweep(attempt, keep_mark=keep_mark)
+        raise StoreFailed(str(self.path), "it is read-only now")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_store_that_fails_while_sweeping_is_swept_by_the_next(
+    crashed: EngineWorld, after: bool
+) -> None:
+    whole = crashed.store
+    store = crashed.store = FailingSweep(crashed.path, "id", Qcow2Writer, digest_file)
+    store.after = after
+    with pytest.raises(StoreFailed):
+        reconcile(crashed)
+    crashed.store = whole
+    reconcile(crashed)
+    assert only_foreign(crashed)
+
+
+def test_a_sweep_killed_half_way_is_done_again(world: EngineWorld) -> None:
+    world.backup_killed_at("save")
+    (directory,) = world.path.rglob("000001-inc")
+    files = sorted(directory.iterdir())
+    assert len(files) == 2
+    files[0].unlink()
+    reconcile(world)
+    assert only_foreign(world)
+
+
+def test_while_the_vm_is_off_the_mark_stays_and_tells_whose_bitmaps_those_are(
+    crashed: EngineWorld,
+) -> None:
+    crashed.vm.stop()
+    reconcile(crashed)
+    assert [a.seq for chain in crashed.chains() for a in chain.attempts] == [1]
+    assert crashed.observer.notes == []
+    crashed.vm.start(PowerState.PAUSED)
+    reconcile(crashed)
+    assert only_foreign(crashed)
+
+
+def test_an_empty_chain_of_an_attempt_goes_too(world: EngineWorld) -> None:
+    world.backup_killed_at("copy", force_full=True)
+    assert len(world.chains()) == 2
+    reconcile(world)
+    assert only_foreign(world)
+    (chain,) = world.chains()
+    assert chain.state is ChainState.LIVE
+
+
+def test_a_new_full_that_was_committed_closes_the_old_chain(world: EngineWorld) -> None:
+    world.backup_killed_at("committed", force_full=True)
+    assert [c.state for c in world.chains()] == [ChainState.LIVE, ChainState.LIVE]
+    reconcile(world)
+    old, new = world.chains()
+    assert (old.state, new.state) == (ChainState.ARCHIVED, ChainState.LIVE)
+    assert old.why == "a newer backup series was begun"
+
+
+def test_a_point_without_manifest_and_without_a_mark_is_never_removed(
+    crashed: EngineWorld,
+) -> None:
+    (mark,) = crashed.path.rglob("*.attempt.json")
+    mark.unlink()
+    reconcile(crashed)
+    (chain,) = crashed.chains()
+    assert [u.directory for u in chain.unreadable] == ["000001-inc"]
+    assert mark.with_name("000001-inc").is_dir()
+    assert crashed.vm.job is not None
+
+
+def test_what_lies_in_the_folder_beside_our_files_is_left_alone(crashed: EngineWorld) -> None:
+    (chain,) = (p for p in crashed.path.glob("*/*") if p.is_dir())
+    (chain / "notes.txt").write_text("mine")
+    (chain / "000007-inc.old").mkdir()
+    reconcile(crashed)
+    assert (chain / "notes.txt").read_text() == "mine"
+    assert (chain / "000007-inc.old").is_dir()
+
+
+# --- tidying
+
+
+def test_tidying_removes_only_bitmaps_of_ours_that_serve_nothing(world: EngineWorld) -> None:
+    world.backup()
+    chain = world.chains()[0]
+    orphan = f"vmb-{chain.id[:8]}-000009-0a0b0c"
+    world.disk.layers[0].bitmaps[orphan] = FakeBitmap()
+    kept = {p.checkpoint.name for p in world.points() if p.checkpoint}
+    world.reconciler().tidy(world.vm.describe())
+    assert world.bitmaps() == {*kept, *FOREIGN}
+    assert len(kept) == 2
+
+
+def test_forgetting_drops_metadata_of_ours_and_keeps_bitmaps(world: EngineWorld) -> None:
+    (point,) = world.points()
+    assert point.checkpoint is not None
+    world.vm.checkpoints[point.checkpoint.name] = ("vda",)
+    world.reconciler().forget(world.vm.describe())
+    assert set(world.vm.checkpoints) == set(FOREIGN)
+    assert point.checkpoint.name in world.bitmaps()
