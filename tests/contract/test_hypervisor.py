@@ -196,3 +196,9 @@ class TestLibvirtd(HypervisorContract):
     @pytest.fixture
     def bench(self, libvirtd_bench: RealBench) -> Bench:
         return libvirtd_bench
+
+
+class TestEmbeddedLibvirt(HypervisorContract):
+    @pytest.fixture
+    def bench(self, embed_bench: RealBench) -> Bench:
+        return embed_bench

@@ -259,7 +259,7 @@ def test_a_killed_verify_changes_nothing(world: World, fault: Fault) -> None:
         Fault("die", "step", "restore vdb"),
         Fault("die", "step", "restore domain.xml"),
         Fault("die", "step", "finish"),
-        Fault("die", "os.rename", "*/vda.qcow2"),
+        Fault("die", "os.link", "*/vda.qcow2"),
     ],
     ids=str,
 )

@@ -52,12 +52,26 @@ class EmbeddedHere:
         """Wait for every QEMU that libvirt starts: VMs, and those it asks what they can do."""
         known: set[int] = set()
         while not self._closed.wait(0.02):
-            for file in (*self.root.glob("run/qemu/*.pid"), *self.root.glob("lib/qemu/*/*.pid")):
-                with contextlib.suppress(FileNotFoundError, ValueError):
-                    pid = int(file.read_text())
-                    if pid not in {os.getpid(), *known}:
-                        known.add(pid)
-                        threading.Thread(target=_wait, args=(pid,), daemon=True).start()
+            for pid in _children() - known:
+                if str(self.root).encode() in _command_line(pid):
+                    known.add(pid)
+                    threading.Thread(target=_wait, args=(pid,), daemon=True).start()
+
+
+def _children() -> set[int]:
+    found: set[int] = set()
+    for file in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found |= {int(pid) for pid in file.read_text().split()}
+    return found
+
+
+def _command_line(pid: int) -> bytes:
+    """What a process was started with; empty if it is gone, or dead and not buried."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _wait(pid: int) -> None:

@@ -26,7 +26,14 @@ from vm_babysitter.domain.errors import StoreFailed
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.ports import Observer
 
-FILE_EVENTS = {"open": 0, "os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0}
+FILE_EVENTS = {
+    "open": 0,
+    "os.link": 1,
+    "os.rename": 1,
+    "os.remove": 0,
+    "os.mkdir": 0,
+    "os.rmdir": 0,
+}
 """Audited before they happen; the position of the path among the arguments."""
 
 

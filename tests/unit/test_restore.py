@@ -152,6 +152,16 @@ def test_content_that_is_not_what_was_backed_up_is_not_restored(
     assert f"disk vda: the content at byte {place // BLOCK * BLOCK}" in error.message
 
 
+def test_hole_where_there_was_data_is_not_restored(
+    world: EngineWorld, to: Path, tool: FakeImageTool
+) -> None:
+    world.vm.disks.pop("vdb")
+    world.backup()
+    tool.lies = dict.fromkeys(range(2 * BLOCK, 3 * BLOCK), 0)  # and its zero map says so
+    error = refused(world, to, tool, PointDamaged)
+    assert f"disk vda: the content at byte {2 * BLOCK}" in error.message
+
+
 def test_image_of_another_size_is_not_restored(
     world: EngineWorld, to: Path, tool: FakeImageTool
 ) -> None:

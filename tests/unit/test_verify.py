@@ -176,10 +176,20 @@ def test_content_that_is_not_what_was_backed_up_is_found_though_all_digests_are_
     tool.lies[place] = 0x77
     block = place // BLOCK * BLOCK
     world.vm.disks.pop("vdb")
+    world.backup()  # a point of one disk
     found = verify(world, tool).one(world.name, "latest")
     assert found.content
     assert f"the content at byte {block} is not" in found.problems[0]
     assert verify(world, tool).one(world.name, "latest", structure_only=True).good
+
+
+def test_hole_where_there_was_data_is_found(world: EngineWorld) -> None:
+    world.vm.disks.pop("vdb")
+    world.backup()
+    tool = FakeImageTool()
+    tool.lies = dict.fromkeys(range(2 * BLOCK, 3 * BLOCK), 0)  # and its zero map says so
+    (problem,) = verify(world, tool).one(world.name, "latest").problems
+    assert f"the content at byte {2 * BLOCK} is not" in problem
 
 
 def test_error_while_reading_is_a_problem_of_that_disk(world: EngineWorld) -> None:

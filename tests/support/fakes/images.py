@@ -19,11 +19,16 @@ _HEADER = struct.Struct(">4sIQIIQ")  # magic, version, backing file: place and l
 
 
 class FakeDiskWriter(Faults):
-    """Implements ``ports.DiskWriter``; all it was given is in ``content``."""
+    """Implements ``ports.DiskWriter``; all it was given is in ``content``.
+
+    The real one has many requests in flight, in no order: what overlaps needs a flush in
+    between. This one insists on it.
+    """
 
     def __init__(self, content: bytearray) -> None:
         super().__init__()
         self.content = content
+        self._in_flight: list[tuple[int, int]] = []
 
     @property
     def size(self) -> int:
@@ -31,18 +36,24 @@ class FakeDiskWriter(Faults):
 
     @faulty
     def write(self, offset: int, data: memoryview) -> None:
-        end = offset + len(data)
-        assert 0 <= offset < end <= self.size, "a write outside of the disk"
-        self.content[offset:end] = data
+        self._begin(offset, len(data))
+        self.content[offset : offset + len(data)] = data
 
     @faulty
     def zero(self, offset: int, length: int) -> None:
-        assert 0 <= offset < offset + length <= self.size, "a write outside of the disk"
+        self._begin(offset, length)
         self.content[offset : offset + length] = bytes(length)
 
     @faulty
     def flush(self) -> None:
-        pass
+        self._in_flight.clear()
+
+    def _begin(self, offset: int, length: int) -> None:
+        end = offset + length
+        assert 0 <= offset < end <= self.size, "a write outside of the disk"
+        overlap = any(start < end and offset < stop for start, stop in self._in_flight)
+        assert not overlap, "overlapping writes without a flush in between"
+        self._in_flight.append((offset, end))
 
 
 class FakeImageTool(Faults):
