@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 import pytest
 
 from tests.support.fakes.clock import FakeClock
-from tests.support.fakes.disk import FakeDisk
+from tests.support.fakes.disk import FakeBitmap, FakeDisk
 from tests.support.fakes.exports import FakeDiskExports
 from tests.support.fakes.guard import FakeFreezeGuard
 from tests.support.fakes.hypervisor import FakeHypervisor, FakeVm
@@ -155,3 +155,31 @@ class EngineWorld:
 
     def _mortal(self, target: T) -> T:
         return cast(T, _Mortal(target, lambda: self._dead))
+
+
+FOREIGN = "virtnbdbackup.0"
+
+
+def lived_in(path: Path) -> EngineWorld:
+    """Return a VM whose disk has content, a foreign bitmap and a foreign checkpoint."""
+    folder = path / "it's a {store}"
+    folder.mkdir()
+    world = EngineWorld(folder)
+    world.disk.write(0, b"a" * 70000)
+    world.disk.write(2 * 65536, b"b" * 65536)
+    world.disk.write(5 * 65536, b"c" * 512)
+    world.disk.layers[0].bitmaps[FOREIGN] = FakeBitmap()
+    world.vm.checkpoints[FOREIGN] = ("vda",)
+    return world
+
+
+def exact(world: EngineWorld, result: BackedUp) -> None:
+    """Make sure that the new point holds all disks and that nothing else is left."""
+    (chain,) = (c for c in world.chains() if c.directory == result.chain)
+    for target, disk in world.vm.disks.items():
+        assert world.restored(chain, result.point.seq, target) == bytes(disk.content)
+    assert world.leftovers() == []
+    assert FOREIGN in world.bitmaps()
+    assert list(world.vm.checkpoints) == [FOREIGN]
+    assert result.left == ""
+    world.check_points()

@@ -13,7 +13,13 @@ from vm_babysitter.domain.chain import (
     checkpoint_name,
     checkpoint_prefix,
 )
-from vm_babysitter.domain.errors import BabysitterError, ScratchUnfit, VmNotFound, VmStopped
+from vm_babysitter.domain.errors import (
+    BabysitterError,
+    Cancelled,
+    ScratchUnfit,
+    VmNotFound,
+    VmStopped,
+)
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.engine.disks import CopiedDisks, PointCopier
 from vm_babysitter.engine.planning import Planned, Planner, check_idle
@@ -85,7 +91,11 @@ class Backup:
                 point = self._attempt(vm, planned, chain, attempt)
             except BaseException as error:
                 stopped = self._roll_back(vm, attempt)
-                if stopped and isinstance(error, BabysitterError):
+                if (
+                    stopped
+                    and isinstance(error, BabysitterError)
+                    and not isinstance(error, Cancelled)
+                ):
                     raise VmStopped(vm.name) from error
                 raise
             left = self._finish(vm, planned, chain, attempt)

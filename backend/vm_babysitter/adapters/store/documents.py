@@ -68,10 +68,11 @@ def decode(content: bytes, kind: str, type_: type[D], path: Path) -> D:
         envelope = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise Damaged(str(path), f"it is no JSON ({error})") from error
-    if not isinstance(envelope, dict) or not isinstance(envelope.get("format"), int):
+    number = envelope.get("format") if isinstance(envelope, dict) else None
+    if not isinstance(number, int) or number < 1:
         raise Damaged(str(path), "it is no document of a backup folder")
-    if envelope["format"] > FORMAT:
-        raise UnsupportedFormat(str(path), envelope["format"], FORMAT)
+    if number > FORMAT:
+        raise UnsupportedFormat(str(path), number, FORMAT)
     if envelope.get("kind") != kind:
         raise Damaged(str(path), f"it is a {envelope.get('kind')!r} document, not a {kind!r}")
     body = envelope.get("body")

@@ -1,0 +1,417 @@
+"""The command line: what it prints, as text and as JSON, and how it ends."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.support.engine_world import EngineWorld
+from tests.support.points import a_disk, chain, compared_disk, line
+from vm_babysitter.cli import render
+from vm_babysitter.cli.composition import Place
+from vm_babysitter.cli.main import cli
+from vm_babysitter.domain.chain import StoredPoint, UnreadablePoint
+from vm_babysitter.domain.errors import (
+    BabysitterError,
+    Busy,
+    Cancelled,
+    Damaged,
+    HypervisorUnreachable,
+    InvalidInput,
+    NotEnoughSpace,
+    PointDamaged,
+    PointNotFound,
+    StoreRefused,
+    UnsupportedFormat,
+    VmNotEligible,
+    VmNotFound,
+)
+from vm_babysitter.domain.vm import DiskKind, PowerState, Vm
+from vm_babysitter.engine.backup import Backup
+from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.planning import Planner
+from vm_babysitter.engine.restore import Restore, Restored
+from vm_babysitter.engine.verify import Verified, Verify
+from vm_babysitter.ports import Hypervisor, Observer, Store, StoredVm
+
+NAME = 'it\'s a "{VM}" 猫'
+
+
+@dataclass
+class Answers:
+    """Stands for Verify and Restore: says what it was told to say."""
+
+    verified: tuple[Verified, ...] = ()
+    restored: Restored | None = None
+    asked: list[tuple[object, ...]] = field(default_factory=list)
+
+    def all(self, vm: str, *, structure_only: bool) -> tuple[Verified, ...]:
+        self.asked.append((vm, structure_only))
+        return self.verified
+
+    def one(self, vm: str, point: str, *, structure_only: bool) -> Verified:
+        self.asked.append((vm, point, structure_only))
+        return self.verified[0]
+
+    def run(self, vm: str, point: str, disks: Sequence[str], format: str | None) -> Restored | None:
+        self.asked.append((vm, point, disks, format))
+        return self.restored
+
+
+@dataclass
+class FakeApp:
+    """Implements ``cli.composition.App``."""
+
+    world: EngineWorld
+    answers: Answers = field(default_factory=Answers)
+    error: Exception | None = None
+    places: list[Place] = field(default_factory=list)
+    to: list[Path] = field(default_factory=list)
+
+    def compose(self, place: Place, _observer: Observer, _cancel: Cancel) -> "FakeApp":
+        self.places.append(place)
+        if self.error is not None:
+            raise self.error
+        return self
+
+    @contextmanager
+    def hypervisor(self) -> Iterator[Hypervisor]:
+        yield self.world.hypervisor
+
+    def store(self) -> Store:
+        return self.world.store
+
+    @contextmanager
+    def planner(self) -> Iterator[tuple[Planner, Hypervisor]]:
+        yield Planner(self.world.hypervisor, self.world.store), self.world.hypervisor
+
+    @contextmanager
+    def backup(self) -> Iterator[Backup]:
+        self.world.clock.advance(1)
+        yield Backup(self.world.tools(), self.world.store)
+
+    def verify(self) -> Verify:
+        return cast(Verify, self.answers)
+
+    def restore(self, to: Path) -> Restore:
+        self.to.append(to)
+        return cast(Restore, self.answers)
+
+    def call(self, *arguments: str, standalone: bool = True) -> Result:
+        """Run the command line."""
+        options = ["--standalone"] if standalone else []
+        return CliRunner().invoke(cli, [*options, *arguments], obj=self.compose)
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        """Run the command line; return what it printed for programs."""
+        result = self.call(*arguments, "--json")
+        assert result.exit_code == code
+        return json.loads(result.stdout)
+
+
+@pytest.fixture
+def app(ram_path: Path) -> FakeApp:
+    world = EngineWorld(ram_path, name=NAME)
+    world.disk.write(0, b"x" * 70000)
+    return FakeApp(world)
+
+
+# --- how it ends
+
+
+def test_without_a_daemon_and_without_standalone_there_is_nobody_to_talk_to(app: FakeApp) -> None:
+    result = app.call("vms", standalone=False)
+    assert (result.exit_code, result.stdout) == (20, "")
+    assert "--standalone" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("backup",),
+        ("vms", "--nonsense"),
+        ("restore", "vm", "latest"),
+        ("restore", "vm", "latest", "--to", "x", "--format", "vhd"),
+    ],
+)
+def test_wrong_usage_ends_with_2(app: FakeApp, arguments: tuple[str, ...]) -> None:
+    result = app.call(*arguments)
+    assert (result.exit_code, app.places) == (2, [])
+
+
+def test_every_command_has_a_help_that_says_what_it_does(app: FakeApp) -> None:
+    for name, command in cli.commands.items():
+        result = app.call(name, "-h")
+        assert result.exit_code == 0
+        assert command.help
+        assert command.help.split(".")[0][:40] in " ".join(result.stdout.split())
+
+
+ERRORS: list[tuple[BabysitterError, int]] = [
+    (InvalidInput("--store", "", "is missing", "Name it."), 2),
+    (VmNotFound(NAME), 10),
+    (PointNotFound(NAME, "x/1"), 10),
+    (Busy("VM 'x'", "{something}"), 11),
+    (Damaged("/x", "torn", "Look."), 12),
+    (UnsupportedFormat("/x", 2, 1), 12),
+    (PointDamaged(NAME, "c/000001", 1, "torn"), 12),
+    (VmNotEligible(NAME, "it is off"), 1),
+    (StoreRefused("/x", "it lies in RAM"), 1),
+    (NotEnoughSpace("/x", 1, 2), 1),
+    (HypervisorUnreachable("qemu:///system", "no {socket}"), 1),
+    (Cancelled(), 130),
+]
+
+
+@pytest.mark.parametrize(("error", "code"), ERRORS, ids=lambda e: getattr(e, "code", ""))
+def test_an_error_is_told_with_its_way_out_and_ends_with_its_code(
+    app: FakeApp, error: BabysitterError, code: int
+) -> None:
+    app.error = error
+    result = app.call("vms")
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr == f"Error: {error.message}\n" + (f"{error.hint}\n" if error.hint else "")
+
+
+@pytest.mark.parametrize(("error", "code"), ERRORS, ids=lambda e: getattr(e, "code", ""))
+def test_programs_get_an_error_as_data(app: FakeApp, error: BabysitterError, code: int) -> None:
+    app.error = error
+    (key, problem), *more = app.json("points", code=code).items()
+    assert (key, more) == ("error", [])
+    assert problem == {
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+        "fields": error.fields,
+    }
+
+
+def test_an_error_of_the_system_ends_with_1(app: FakeApp) -> None:
+    app.error = OSError(28, "No space left on device")
+    result = app.call("vms")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "No space left on device" in result.stderr
+
+
+def test_the_options_say_where_things_are(app: FakeApp) -> None:
+    app.call("--uri", "test:///", "--store", "/a b/{c}", "--allow-ram-store", "vms")
+    app.call("vms")
+    assert app.places == [
+        Place("test:///", Path("/a b/{c}"), allow_ram_store=True),
+        Place("qemu:///system", None),
+    ]
+
+
+# --- vms, plan
+
+
+def test_the_list_of_vms_says_what_of_each_would_be_backed_up(app: FakeApp) -> None:
+    lines = app.call("vms").stdout.splitlines()
+    assert lines[0].split() == ["VM", "STATE", "DISK", "SIZE", "BACKUP"]
+    assert lines[1].startswith(NAME)
+    assert lines[1].endswith("tracked: qcow2: change tracking tells what to read")
+    assert "320 KiB" in lines[1]
+    (vm,) = app.json("vms")
+    assert (vm["name"], vm["uuid"], vm["state"]) == (NAME, app.world.vm.uuid, "running")
+    (disk,) = vm["disks"]
+    assert (disk["target"], disk["verdict"], disk["virtual_size"]) == ("vda", "tracked", 328192)
+
+
+def test_a_vm_with_many_disks_is_named_once_and_one_without_is_named_too() -> None:
+    drive = replace(a_disk("hda"), kind=DiskKind.CDROM, virtual_size=0)
+    vms = [
+        Vm("1", "many", PowerState.OFF, (a_disk("vda"), drive)),
+        Vm("2", "none", PowerState.RUNNING, ()),
+    ]
+    text = render.vms_text(vms)
+    assert text.count("many") == 1
+    assert [row.split()[-1] for row in text.splitlines()[2:]] == ["drive", "disk"]
+    assert render.vms_text([]) == "There is no persistent VM."
+    assert render.vms_data([]) == []
+
+
+def test_a_plan_says_what_and_why_and_changes_nothing(app: FakeApp) -> None:
+    before = sorted(app.world.path.rglob("*"))
+    text = app.call("plan", NAME).stdout
+    assert f"The next backup of {NAME!r} is a full backup, in a new backup series:" in text
+    assert "there is no backup of this VM yet" in text
+    assert sorted(app.world.path.rglob("*")) == before
+    assert app.world.vm.job is None
+    assert app.json("plan", NAME) == {
+        "vm": NAME,
+        "uuid": app.world.vm.uuid,
+        "level": "full",
+        "new_chain": True,
+        "parent": None,
+        "reasons": ["there is no backup of this VM yet"],
+        "notes": [],
+        "disks": [
+            {
+                "target": "vda",
+                "method": "full",
+                "reason": "no earlier restore point to build on",
+                "since": None,
+                "tracked": True,
+            }
+        ],
+    }
+
+
+def test_the_plan_of_an_increment_names_the_checkpoint_it_goes_on_from(app: FakeApp) -> None:
+    point = app.world.backup().point
+    assert point.checkpoint is not None
+    text = app.call("plan", NAME).stdout
+    assert "is an increment:" in text
+    assert "only what changed is read" in text
+    (disk,) = app.json("plan", NAME)["disks"]
+    assert (disk["method"], disk["since"]) == ("bitmap", point.checkpoint.name)
+    assert app.json("plan", NAME, "--full")["new_chain"] is True
+
+
+# --- backup
+
+
+def test_a_backup_tells_its_point_and_what_it_read_and_stored(app: FakeApp) -> None:
+    result = app.call("backup", NAME)
+    assert result.exit_code == 0
+    (chain,) = app.world.chains()
+    assert f"Restore point {chain.directory}/000000 of {NAME!r} is complete: full" in result.stdout
+    assert "128 KiB read, 128 KiB stored" in result.stdout
+    assert "Not paused cleanly for the backup: the VM has no guest agent." in result.stdout
+    data = app.json("backup", NAME)
+    assert set(data) == {"point", "seconds", "left", "manifest"}
+    assert data["point"] == f"{chain.directory}/000001"
+    assert data["manifest"]["seq"] == 1
+    assert data["manifest"]["disks"][0]["method"] == "bitmap"
+
+
+def test_a_full_backup_can_be_asked_for(app: FakeApp) -> None:
+    app.world.backup()
+    assert app.json("backup", NAME, "--full")["manifest"]["level"] == "full"
+
+
+def test_a_backup_with_a_warning_is_complete_and_ends_with_3(app: FakeApp) -> None:
+    shared = replace(compared_disk("vdb").disk, shareable=True)
+    app.world.vm.other_disks = (shared,)
+    result = app.call("backup", NAME)
+    assert result.exit_code == 3
+    assert "is complete" in result.stdout
+    assert "Warning: disk vdb is not backed up: shared with other VMs" in result.stdout
+
+
+def test_cleaning_up_that_failed_is_a_warning(app: FakeApp) -> None:
+    app.world.hypervisor.fail["end_backup"] = Busy("VM 'x'", "it hangs")
+    result = app.call("backup", NAME)
+    assert result.exit_code == 3
+    assert "Warning: cleaning up is left to the next backup. VM 'x' is busy" in result.stdout
+    assert app.json("backup", NAME, code=11)["error"]["code"] == "busy"
+
+
+def test_a_backup_of_an_unknown_vm_ends_with_10(app: FakeApp) -> None:
+    assert app.call("backup", "nobody").exit_code == 10
+
+
+# --- points
+
+
+def test_points_are_listed_in_order_with_their_states(app: FakeApp) -> None:
+    assert app.call("points").stdout == "There is no restore point.\n"
+    assert app.json("points") == []
+    app.world.backup()
+    app.world.backup(force_full=True)
+    app.world.disk.write(0, b"y")
+    app.world.backup()
+    old, new = (chain.directory for chain in app.world.chains())
+    rows = app.call("points", NAME).stdout.splitlines()
+    assert rows[0].split() == ["VM", "POINT", "TAKEN", "(UTC)", "KIND", "STORED", "STATE"]
+    assert [f"{old}/000000" in rows[1], f"{new}/000001" in rows[3]] == [True, True]
+    assert rows[1].endswith("full       128 KiB  archived")
+    assert rows[2].rstrip().endswith("full       128 KiB")
+    assert rows[3].rstrip().endswith("increment  64 KiB")
+    data = app.json("points")
+    assert [(p["point"], p["chain_state"], p["problem"]) for p in data] == [
+        (f"{old}/000000", "archived", ""),
+        (f"{new}/000000", "live", ""),
+        (f"{new}/000001", "live", ""),
+    ]
+    assert {p["vm"] for p in data} == {NAME}
+
+
+def test_points_of_an_unknown_vm_end_with_10(app: FakeApp) -> None:
+    assert app.call("points", "nobody").exit_code == 10
+
+
+def test_broken_and_unreadable_points_say_what_is_wrong() -> None:
+    full, first, second = line(3)
+    found = replace(
+        chain(StoredPoint(full), StoredPoint(first, "vda.qcow2 is missing"), second),
+        unreadable=(UnreadablePoint(3, "000003-inc", "its manifest is torn"),),
+    )
+    vms = [(StoredVm("u", ("old name", NAME), "d"), [found])]
+    rows = render.points_text(vms).splitlines()
+    assert all(row.startswith(NAME) for row in rows[1:])
+    assert rows[2].endswith("vda.qcow2 is missing")
+    assert rows[3].endswith("it builds on 000001: vda.qcow2 is missing")
+    assert rows[4].endswith("damaged: its manifest is torn")
+    data = render.points_data(vms)
+    assert [bool(p["problem"]) for p in data] == [False, True, True, True]
+    assert data[3]["manifest"] is None
+
+
+# --- verify, restore
+
+
+GOOD = Verified("c/000000", (), content=True)
+FILES = Verified("c/000001", (), content=False)
+BAD = Verified("c/000002", ("vda.qcow2: torn", "vda.index: {torn}"), content=False)
+
+
+def test_verified_points_are_told_as_good(app: FakeApp) -> None:
+    app.answers.verified = (GOOD, FILES)
+    result = app.call("verify", NAME)
+    assert result.exit_code == 0
+    assert result.stdout == "c/000000  good: data correct\nc/000001  good: files complete\n"
+    assert app.json("verify", NAME, "c/0", "--structure") == [
+        {"point": "c/000000", "problems": [], "content": True}
+    ]
+    assert app.answers.asked == [(NAME, False), (NAME, "c/0", True)]
+
+
+def test_one_bad_point_ends_with_12_and_all_problems_are_told(app: FakeApp) -> None:
+    app.answers.verified = (GOOD, BAD)
+    result = app.call("verify", NAME)
+    assert result.exit_code == 12
+    assert result.stdout.splitlines()[1:] == [
+        "c/000002  BAD: vda.qcow2: torn",
+        "c/000002  BAD: vda.index: {torn}",
+    ]
+    assert app.json("verify", NAME, code=12)[1]["problems"] == list(BAD.problems)
+
+
+def test_verifying_a_vm_without_points_ends_with_10(app: FakeApp) -> None:
+    assert app.call("verify", NAME).exit_code == 10
+
+
+def test_a_restore_names_its_files(app: FakeApp) -> None:
+    path = Path("/out/{a} b/vda.qcow2")
+    app.answers.restored = Restored("c/000001", (path,), 3 << 20)
+    arguments = ("restore", NAME, "latest", "--to", "/out", "--disk", "vda", "--disk", "vdb")
+    result = app.call(*arguments, "--format", "raw")
+    assert result.exit_code == 0
+    assert result.stdout == f"Restored c/000001: 3 MiB of content, checked.\n  {path}\n"
+    assert app.json(*arguments) == {
+        "point": "c/000001",
+        "files": [str(path)],
+        "content_bytes": 3 << 20,
+    }
+    assert app.to == [Path("/out")] * 2
+    assert app.answers.asked == [
+        (NAME, "latest", ("vda", "vdb"), "raw"),
+        (NAME, "latest", ("vda", "vdb"), None),
+    ]
