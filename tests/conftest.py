@@ -14,6 +14,9 @@ from tests.support.embed import EmbeddedLibvirt
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.vm import VmFactory, vms_on
 
+# Helpers that judge: their assertions must be as telling as those of the tests.
+pytest.register_assert_rewrite("tests.support.world")
+
 hypothesis.settings.register_profile("quick", max_examples=50, deadline=None)
 hypothesis.settings.register_profile("soak", max_examples=5000, deadline=None)
 hypothesis.settings.load_profile("soak" if os.environ.get("VMB_SOAK") == "1" else "quick")

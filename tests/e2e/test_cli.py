@@ -167,7 +167,7 @@ def test_a_renamed_vm_goes_on_and_is_found_by_either_name(
         world.vm.stop()
         world.host.call("rename", "before", "after")
         world.vm.name = "after"
-        world.vm.start(running=True)
+        world.boot()
         world.change()
         assert world.backup()["level"] == "inc"
         listed = world.call("points", "after").stdout

@@ -105,7 +105,7 @@ def test_qemu_dies_in_mid_copy(world: World) -> None:
     assert world.vm.state == "shutoff"
     world.assert_lists(world.references)
     world.call("backup", "--", world.vm.name, expect=1)  # off
-    world.vm.start(running=True)
+    world.boot()
     world.change()
     goes_on(world, method="scan")
     world.change()
@@ -132,7 +132,7 @@ def test_the_power_fails_in_mid_copy(world: World) -> None:
     shutil.rmtree(world.runtime)
     world.host.start()
     world.assert_lists(world.references)
-    world.vm.start(running=True)
+    world.boot()
     world.change()
     goes_on(world, method="scan")
 
@@ -140,7 +140,7 @@ def test_the_power_fails_in_mid_copy(world: World) -> None:
 def test_the_vm_is_switched_off_and_on_after_the_backup_died(world: World) -> None:
     world.die(Fault("die", "progress", "", 3))
     world.vm.stop()
-    world.vm.start(running=True)
+    world.boot()
     world.change()
     goes_on(world)
 
@@ -154,7 +154,7 @@ def test_a_failed_first_backup_of_a_vm_that_was_switched_off_then_leaves_nothing
         refused = world.call("backup", "--", world.vm.name, expect=1)
         assert "it is off" in refused.stderr
         assert not list(world.store.glob("*/*/*/vda.qcow2"))  # the space is free again already
-        world.vm.start(running=True)
+        world.boot()
         world.backup()
         world.assert_tidy()
 

@@ -149,7 +149,8 @@ class Stage:
         if self.world is None or self.failed or len(self.world.references) > _MOST_POINTS or SOAK:
             self.close()
             self.count += 1
-            self.world = World(self.host, self.folder / f"stage {self.count}", "- stage")
+            place = self.folder / f"stage {self.count}"
+            self.world = World(self.host, place, "- stage", running=self.count % 2 == 1)
             self.world.backup()
             self.world.change()
             self.world.backup()
@@ -180,7 +181,7 @@ def world(stage: Stage) -> World:
 @pytest.fixture
 def new_world(libvirtd: PrivateLibvirtd, tmp_path: Path) -> Iterator[World]:
     """A paused VM without any backup."""
-    with closing(World(libvirtd, tmp_path / "new", running=False)) as world:
+    with closing(World(libvirtd, tmp_path / "new")) as world:
         yield world
 
 

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-_LAZY_SIZE = 256 * 1024 * 1024
+_LAZY_SIZE = 128 * 1024 * 1024
 
 
 @contextlib.contextmanager

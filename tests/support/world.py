@@ -53,7 +53,7 @@ class World:
     """One VM with two disks, one store, and a copy of each disk for each point made."""
 
     def __init__(
-        self, host: PrivateLibvirtd, folder: Path, name: str = NAME, *, running: bool = True
+        self, host: PrivateLibvirtd, folder: Path, name: str = NAME, *, running: bool = False
     ) -> None:
         self.host = host
         self.folder = folder
@@ -64,13 +64,17 @@ class World:
             path.mkdir(parents=True)
         self.vm = TestVm(host, self.disks, name, DISKS)
         self.power = "running" if running else "paused"
-        self.vm.start(running=running)
+        self.boot()
         self.allow_ram = True
         self.references: dict[str, dict[str, Path]] = {}
         self._chance = random.Random(2026)
         self.change()
 
     # -- doing --------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Start the VM; one that runs takes seconds of a processor for its firmware."""
+        self.vm.start(running=self.power == "running")
 
     def arguments(self, *arguments: str, faults: Sequence[Fault] = ()) -> list[str]:
         """The command line of the product, with faults to happen in it."""
