@@ -53,7 +53,7 @@ class EmbeddedHere:
         known: set[int] = set()
         while not self._closed.wait(0.02):
             for pid in _children() - known:
-                if str(self.root).encode() in _command_line(pid):
+                if str(self.root).encode() in _command_line(pid) and _is_orphan(pid):
                     known.add(pid)
                     threading.Thread(target=_wait, args=(pid,), daemon=True).start()
 
@@ -64,6 +64,14 @@ def _children() -> set[int]:
         with contextlib.suppress(OSError):
             found |= {int(pid) for pid in file.read_text().split()}
     return found
+
+
+def _is_orphan(pid: int) -> bool:
+    """Whether it left our session, as a daemon does: libvirt waits for its other children."""
+    try:
+        return os.getsid(pid) != os.getsid(0)
+    except ProcessLookupError:
+        return False
 
 
 def _command_line(pid: int) -> bytes:

@@ -49,7 +49,10 @@ class DiskReader(Protocol):
 
 
 class DiskWriter(Protocol):
-    """An open disk that is being written. Safe for threads."""
+    """An open disk that is being written. Safe for threads.
+
+    Requests may be carried out in any order: those that overlap need a ``flush`` in between.
+    """
 
     @property
     def size(self) -> int:
