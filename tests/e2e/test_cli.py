@@ -126,7 +126,7 @@ def test_restore_brings_disks_back_in_the_format_asked_for(world: World, tmp_pat
 
 
 def test_backup_says_what_it_did(libvirtd: PrivateLibvirtd, tmp_path: Path) -> None:
-    with closing(World(libvirtd, tmp_path / "w")) as world:
+    with closing(World(libvirtd, tmp_path / "w", running=True)) as world:
         text = world.call("backup", "--", world.vm.name).stdout
         assert "/000000 of" in text
         assert "is complete: full backup" in text

@@ -49,11 +49,11 @@ class EmbeddedHere:
         self._closed.set()
 
     def _bury(self) -> None:
-        """Wait for every QEMU that libvirt starts: VMs, and those it asks what they can do."""
+        """Wait for every QEMU that became our child, those of other roots and daemons included."""
         known: set[int] = set()
         while not self._closed.wait(0.02):
             for pid in _children() - known:
-                if str(self.root).encode() in _command_line(pid) and _is_orphan(pid):
+                if _name(pid).startswith("qemu-system") and _is_orphan(pid):
                     known.add(pid)
                     threading.Thread(target=_wait, args=(pid,), daemon=True).start()
 
@@ -74,12 +74,12 @@ def _is_orphan(pid: int) -> bool:
         return False
 
 
-def _command_line(pid: int) -> bytes:
-    """What a process was started with; empty if it is gone, or dead and not buried."""
+def _name(pid: int) -> str:
+    """What a process is called, dead and not buried ones included; empty if it is gone."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/comm").read_text()
     except OSError:
-        return b""
+        return ""
 
 
 def _wait(pid: int) -> None:
