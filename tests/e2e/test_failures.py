@@ -52,9 +52,9 @@ class Stopped:
 
 
 @contextmanager
-def stopped_backup(world: World, *faults: Fault) -> Iterator[Stopped]:
-    """Start a backup and wait until it stands still at one of the faults."""
-    with world.start("backup", "--", world.vm.name, faults=faults) as process:
+def stopped_backup(world: World, fault: Fault) -> Iterator[Stopped]:
+    """Start a backup and wait until it stands still at the fault."""
+    with world.start("backup", "--", world.vm.name, faults=[fault]) as process:
         try:
             _, status = os.waitpid(process.pid, os.WUNTRACED)
             assert os.WIFSTOPPED(status), status
@@ -89,8 +89,7 @@ def undone(world: World) -> None:
 def test_asked_to_stop_it_undoes_itself_at_once(world: World, number: int) -> None:
     for position in range(0, 24, 8):
         world.vm.write("vda", position * MIB, 8 * MIB, 0x77)
-    unheard = Fault("fail", "step", "copied vda")
-    with stopped_backup(world, MID_COPY, unheard) as backup:
+    with stopped_backup(world, MID_COPY) as backup:
         backup.signal(number)
         assert backup.go_on(expect=130) < 2
     assert "Stopped on request" in backup.err
