@@ -1,13 +1,15 @@
 """What else dies, fails or is in the way in the middle of a backup."""
 
 import fcntl
+import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,11 @@ from tests.support.faulty import Fault
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.mounts import ram_disk, read_only
 from tests.support.vm import MIB
-from tests.support.world import World
+from tests.support.world import Silent, World, environment
+from vm_babysitter.bootstrap import Standalone
+from vm_babysitter.cli.composition import Place
+from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.ports import Hypervisor
 
 MID_COPY = Fault("stop", "progress", "", 3)
 FIRST_DISK_COPIED = Fault("stop", "step", "copied vda")
@@ -77,6 +83,11 @@ def goes_on(world: World, method: str = "bitmap") -> None:
     world.assert_vm_unharmed()
 
 
+def world_hypervisor(world: World) -> AbstractContextManager[Hypervisor]:
+    """The hypervisor as the product sees it."""
+    return Standalone(Place(world.host.uri, None), Silent(), Cancel()).hypervisor()
+
+
 def undone(world: World) -> None:
     """The failed backup has cleaned up by itself already."""
     world.assert_lists(world.references)
@@ -85,7 +96,7 @@ def undone(world: World) -> None:
     world.change()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_asked_to_stop_it_undoes_itself_at_once(world: World, number: int) -> None:
     for position in range(0, 24, 8):
         world.vm.write("vda", position * MIB, 8 * MIB, 0x77)
@@ -94,6 +105,44 @@ def test_asked_to_stop_it_undoes_itself_at_once(world: World, number: int) -> No
         assert backup.go_on(expect=130) < 2
     assert "Stopped on request" in backup.err
     undone(world)
+    goes_on(world)
+
+
+def test_a_terminal_that_is_closed_in_mid_copy_does_not_fail_the_backup(world: World) -> None:
+    terminal, ours = pty.openpty()
+    copies = world.copies()
+    arguments = world.arguments("backup", "--json", "--", world.vm.name, faults=[MID_COPY])
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=ours, env=environment(), cwd=world.folder
+    ) as process:
+        os.close(ours)
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status), status
+        assert b"copy" in os.read(terminal, 4096)  # it was being watched
+        os.close(terminal)  # without a signal: it is the terminal of nobody's session
+        process.send_signal(signal.SIGCONT)
+        made, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    world.references[json.loads(made)["point"]] = copies
+    world.change()
+    goes_on(world)
+
+
+def test_the_store_vanishes_in_mid_copy_and_no_job_is_left(world: World) -> None:
+    away = world.store.with_name("unplugged")
+    with stopped_backup(world, MID_COPY) as backup:
+        world.store.rename(away)
+        backup.go_on(expect=1)
+    assert "left to the next backup" in backup.err
+    job = json.loads(world.call("plan", "--json", "--", world.vm.name, expect=1).stdout)
+    assert job["error"]["code"] == "store-refused"
+    with world_hypervisor(world) as hypervisor:
+        assert hypervisor.active_job(world.vm.uuid) is None
+    assert {path.name for path in world.disks.iterdir()} == {"vda.qcow2", "vdb.qcow2"}
+    assert not list(world.runtime.glob("job-*"))
+    world.assert_vm_unharmed()
+    away.rename(world.store)
+    world.change()
     goes_on(world)
 
 

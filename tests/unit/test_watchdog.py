@@ -154,6 +154,17 @@ def test_mark_of_a_dead_process_that_nobody_buried_is_a_leftover(tmp_path: Path)
         assert guard.leftovers() == ("uuid",)
 
 
+def test_watchdog_takes_no_code_from_the_folder_it_is_started_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "libvirt.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    with WatchdogGuard(tmp_path / "run", "test:///default").watch(str(uuid.uuid4())) as watch:
+        assert watch.unfit == ""
+        watch.thawed()
+    assert not (tmp_path / "ran").exists()
+
+
 def test_nothing_is_frozen_where_no_mark_can_be_put(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("in the way")
     with WatchdogGuard(tmp_path / "run", "test:///default").watch("uuid") as watch:

@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 from vm_babysitter.domain.errors import StoreFailed
+from vm_babysitter.lib.units import format_bytes
 
 MIN_FREE = 64 << 20
 """Bytes that must be free where scratch files go."""
@@ -48,7 +49,7 @@ class Workspace:
             return error.strerror or str(error)
         free = state.f_bavail * state.f_frsize
         if free < MIN_FREE:
-            return f"only {free} bytes are free there"
+            return f"only {format_bytes(free)} are free there, {format_bytes(MIN_FREE)} are needed"
         return ""
 
     def socket_path(self, nonce: str) -> str:

@@ -244,17 +244,17 @@ class Backup:
         What cannot be undone now is undone by the next run. Returns whether the VM has stopped.
         """
         self._observer.step("roll back")
-        running = True
         try:
             running = self._reconciler.end_job(vm, attempt)
         except VmNotFound:
             running = False
         except (BabysitterError, OSError) as error:
             self._left(error)
+            return False
         try:
             for chain in self._store.chains(vm.uuid):
                 if attempt in chain.attempts:
-                    self._reconciler.undo(vm, chain, attempt)
+                    self._reconciler.clear(vm, chain, attempt, running=running)
             self._store.remove_empty_chains(vm.uuid)
         except (BabysitterError, OSError) as error:
             self._left(error)

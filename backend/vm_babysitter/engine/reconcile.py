@@ -55,10 +55,14 @@ class Reconciler:
         Returns whether nothing is left to be done.
         """
         running = self.end_job(vm, attempt)
+        self.clear(vm, chain, attempt, running=running)
+        return running
+
+    def clear(self, vm: Vm, chain: Chain, attempt: Attempt, *, running: bool) -> None:
+        """Remove the bitmaps and the files of an attempt whose job has ended, then its mark."""
         if running and not _committed(chain, attempt):
             self._remove_bitmaps(vm, attempt.checkpoint)
         self._store.sweep(attempt, keep_mark=not running)
-        return running
 
     def end_job(self, vm: Vm, attempt: Attempt) -> bool:
         """End an attempt as far as the host goes: its job, metadata, scratch and socket.

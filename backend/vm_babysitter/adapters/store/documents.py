@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 from blake3 import blake3
 
+from vm_babysitter.domain.chain import ChainState
 from vm_babysitter.domain.errors import Damaged, StoreFailed, UnsupportedFormat
 from vm_babysitter.lib.atomicfile import write_atomically
 
@@ -45,7 +46,7 @@ class ChainDocument:
 
     id: str
     vm_uuid: str
-    state: str
+    state: ChainState
     why: str
     created: datetime
 

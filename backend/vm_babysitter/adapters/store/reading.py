@@ -8,7 +8,6 @@ from vm_babysitter.adapters.store.documents import ChainDocument, failing
 from vm_babysitter.domain.chain import (
     Attempt,
     Chain,
-    ChainState,
     Point,
     StoredPoint,
     UnreadablePoint,
@@ -48,7 +47,7 @@ def read_chain(path: Path, document: ChainDocument) -> Chain:
     return Chain(
         id=document.id,
         directory=path.name,
-        state=ChainState(document.state),
+        state=document.state,
         why=document.why,
         points=tuple(points),
         attempts=attempts,
