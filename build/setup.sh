@@ -25,6 +25,7 @@ TEST_PACKAGES=(
   libnbd-bin
   nbdkit
   shellcheck
+  virtnbdbackup
 )
 
 say() { printf 'setup: %s\n' "$*"; }
