@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint soak clean setup-run setup-test
+.PHONY: help demo test lint bench soak clean setup-run setup-test
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 # Always `python -m`: scripts of a venv break in folders whose path is long or has spaces.
@@ -26,6 +26,9 @@ lint: setup-test ## style, types, the dependency rule, shell scripts
 	  'FNR == 1 && /^#!.*[\/ ](ba|da)?sh( |$$)/ { print FILENAME } { nextfile }' {} + \
 	  | xargs -r -d '\n' shellcheck
 	@echo "shellcheck: no complaints"
+
+bench: setup-test ## measure speed and memory beside virtnbdbackup and QEMU's tools; tables, bench.json
+	@$(PYTHON) -m tests.bench
 
 soak: setup-test ## all tests with many more random cases; takes long
 	@VMB_SOAK=1 $(PYTHON) -m pytest -q -ra -o timeout=7200

@@ -5,7 +5,7 @@ import fcntl
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, cast
@@ -164,6 +164,13 @@ class TestVm:
             file.flush()
             command = f"write -s {file.name} {offset} {length}"
             self._qemu_io(target, command, f"wrote {length}/{length}")
+
+    def write_each(self, target: str, offsets: Iterable[int], length: int, pattern: int) -> None:
+        """Write a repeated byte at many places."""
+        with self.monitor() as qmp:
+            for offset in offsets:
+                command = f"write -P {pattern:#x} {offset} {length}"
+                self._qemu_io_with(qmp, target, command, f"wrote {length}/{length}")
 
     def zero(self, target: str, offset: int, length: int) -> None:
         """Write zeros by the request for it, which may make explicit zero clusters."""
