@@ -18,10 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from tests.bench.jobs import BACKUP, Group, Jobs, play
+from tests.bench.jobs import BACKUP, Jobs
 from tests.bench.measure import CommandFailed
+from tests.bench.play import Group, play
 from tests.bench.results import Row, table, to_json
-from tests.bench.stage import NoRoom, Settings, open_stage
+from tests.bench.stage import NoRoom, Settings, is_ram, open_stage
 from tests.support.qemu_img import run
 
 _RESULT = Path(__file__).parents[2] / "bench.json"
@@ -82,6 +83,8 @@ def _headline(settings: Settings) -> str:
     machine = f"{os.cpu_count()} processors, Linux {platform.release()}, QEMU {qemu}"
     machine += f", {BACKUP} {run(BACKUP, '--version').strip()}"
     amount = f"{settings.rounds} round(s) after a warm-up, {settings.scale:g} of the full size"
+    if is_ram(settings.folder):
+        amount += "; **everything is in RAM**, where syncing costs nothing"
     load = f"load before: {os.getloadavg()[0]:.1f}"
     return f"# Benchmark\n\n{machine}; {amount}; {load}.\n\n{_METHOD}"
 

@@ -1,12 +1,11 @@
 """The jobs that are measured, and the tools that compete at each."""
 
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.chains import Chains, can_compress
-from tests.bench.results import OURS, Row, Run
+from tests.bench.play import Group, Job, Tool
+from tests.bench.results import OURS, Run
 from tests.bench.stage import BLOCK, GIB, Stage, remove
 from tests.support.qemu_img import named
 from tests.support.vm import MIB, TestVm
@@ -36,44 +35,6 @@ _MEMORY = (
     "A disk of 4 TiB (at full size) with a few MiB of data. For the full of a disk with much data "
     "see the table of full backups."
 )
-
-
-def _nothing() -> None:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """One way to do a job."""
-
-    name: str
-    run: Callable[[], Run]
-    clear: Callable[[], None] = _nothing
-    """Removes what it wrote; called before and after each run."""
-    check: Callable[[], str] = lambda: ""
-    """Says what is wrong with what it wrote, else nothing; called once, and not measured."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Something to be done, by several tools."""
-
-    name: str
-    tools: Sequence[Tool]
-    prepare: Callable[[int], None] = lambda _: None
-    """Called before each round with its number; the first, 0, is the warm-up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Jobs that share a table."""
-
-    title: str
-    notes: str
-    jobs: Callable[[], Sequence[Job]]
-    """Prepares and returns them; called when it is their turn."""
-    single: bool = False
-    """Whether one run without warm-up will do: where time is not what is asked for."""
 
 
 class Jobs:
@@ -301,30 +262,6 @@ class Jobs:
 
     def _has_chains(self) -> bool:
         return self._chains.peer.backups.is_dir() and any(self._chains.store.iterdir())
-
-
-def play(job: Job, rounds: int, *, single: bool, say: Callable[[str], None]) -> Sequence[Row]:
-    """Do a job ``rounds`` times with each tool, after a warm-up whose results are checked.
-
-    In every round the tools take turns, each time another one first. With ``single`` there is
-    one run only, which is checked and counts.
-    """
-    faults: dict[str, str] = {}
-    runs: dict[str, list[Run]] = {tool.name: [] for tool in job.tools}
-    for number in range(1 if single else rounds + 1):
-        job.prepare(number)
-        first = number % len(job.tools)
-        for tool in [*job.tools[first:], *job.tools[:first]]:
-            tool.clear()
-            os.sync()
-            run = tool.run()
-            say(f"{job.name}, {'round ' + str(number) if number else 'first'}: {tool.name}")
-            if number == 0:
-                faults[tool.name] = tool.check()
-            if number or single:
-                runs[tool.name].append(run)
-            tool.clear()
-    return [Row(job.name, name, tuple(found), faults[name]) for name, found in runs.items()]
 
 
 def _nbdcopy(uri: str, output: Path) -> Sequence[str | Path]:

@@ -17,7 +17,7 @@ from tests.bench.measure import measure, sync_all
 from tests.bench.results import Run
 from tests.support.libvirt_host import LibvirtRefused
 from tests.support.libvirtd import PrivateLibvirtd
-from tests.support.qemu_img import named
+from tests.support.qemu_img import named, run
 from tests.support.vm import MIB, DiskSpec, TestVm, VmFactory, run_qemu_img
 
 GIB = 1024 * MIB
@@ -171,10 +171,10 @@ def remove(path: Path) -> None:
 def open_stage(settings: Settings) -> Iterator[Stage]:
     """Set the stage; all of it is gone afterwards. Raises NoRoom."""
     need = int(_ROOM * settings.scale) + GIB
-    free = shutil.disk_usage(settings.folder).free
+    free = _free(settings.folder)
     if free < need:
         raise NoRoom(
-            f"{settings.folder} has {free / GIB:.1f} GiB free and the benchmark may need "
+            f"{settings.folder} has {free / GIB:.1f} GiB to spare and the benchmark may need "
             f"{need / GIB:.1f}: name another folder in VMB_BENCH_DIR, or shrink it with "
             "VMB_BENCH_SCALE=0.1"
         )
@@ -188,6 +188,22 @@ def open_stage(settings: Settings) -> Iterator[Stage]:
         stage = Stage(settings, folder, host)
         stack.callback(stage.close)
         yield stage
+
+
+def is_ram(folder: Path) -> bool:
+    """Whether what is written there never reaches a disk."""
+    found = run("stat", "--file-system", "--format=%T", folder).strip()
+    return found in {"tmpfs", "ramfs"}
+
+
+def _free(folder: Path) -> int:
+    """Return the bytes that may be used: of a folder in RAM, half of what the machine has left."""
+    free = shutil.disk_usage(folder).free
+    if not is_ram(folder):
+        return free
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    (available,) = [line for line in lines if line.startswith("MemAvailable:")]
+    return min(free, int(available.split()[1]) * 1024 // 2)
 
 
 def _folder(prefix: str, parent: Path) -> tempfile.TemporaryDirectory[str]:
