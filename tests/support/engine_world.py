@@ -1,6 +1,7 @@
 """Backups of a VM in memory into a real backup folder."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -22,9 +23,10 @@ from vm_babysitter.adapters.store.local import LocalStore, open_store
 from vm_babysitter.domain.chain import Chain, Point, disk_layers
 from vm_babysitter.engine.backup import BackedUp, Backup
 from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.pace import Pace
 from vm_babysitter.engine.reconcile import Reconciler
-from vm_babysitter.engine.tools import Tools
-from vm_babysitter.ports import Store
+from vm_babysitter.engine.tools import ReadTools, Tools
+from vm_babysitter.ports import ImageTool, Store
 
 T = TypeVar("T")
 
@@ -58,6 +60,8 @@ class EngineWorld:
     clock: FakeClock = field(default_factory=FakeClock)
     observer: RecordingObserver = field(default_factory=RecordingObserver)
     cancel: Cancel = field(default_factory=Cancel)
+    reread_runs: int = 0
+    """Off, so that what is read is what has changed."""
 
     def __post_init__(self) -> None:
         self.exports = FakeDiskExports(self.hypervisor)
@@ -88,13 +92,21 @@ class EngineWorld:
             fingerprint=fingerprint,
             observer=self.observer,
             cancel=self.cancel,
+            pace=Pace(None, self.cancel),
+            priority=nullcontext,
             versions={"vm-babysitter": "test"},
         )
+
+    def read_tools(self, images: ImageTool) -> ReadTools:
+        """Return what verifying and restoring work with."""
+        pace = Pace(None, self.cancel)
+        return ReadTools(images, fingerprint, self.observer, self.cancel, pace)
 
     def backup(self, *, force_full: bool = False) -> BackedUp:
         """Back the VM up a second later."""
         self.clock.advance(1)
-        return Backup(self.tools(), self._mortal(self.store)).run(self.name, force_full=force_full)
+        work = Backup(self.tools(), self._mortal(self.store))
+        return work.run(self.name, force_full=force_full, reread_runs=self.reread_runs)
 
     def backup_killed_at(self, step: str, *, force_full: bool = False) -> None:
         """Begin a backup in a process that is killed with ``kill -9`` when a step begins."""

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from tests.support.engine_world import EngineWorld
 from tests.support.points import a_disk, chain, compared_disk, line
 from vm_babysitter.cli import render
-from vm_babysitter.cli.composition import Place
+from vm_babysitter.cli.composition import Effort, Place
 from vm_babysitter.cli.main import cli
 from vm_babysitter.domain.chain import StoredPoint, UnreadablePoint
 from vm_babysitter.domain.errors import (
@@ -72,6 +72,7 @@ class FakeApp:
     error: Exception | None = None
     places: list[Place] = field(default_factory=list)
     to: list[Path] = field(default_factory=list)
+    efforts: list[Effort] = field(default_factory=list)
 
     def compose(self, place: Place, _observer: Observer, _cancel: Cancel) -> "FakeApp":
         self.places.append(place)
@@ -91,14 +92,17 @@ class FakeApp:
         yield Planner(self.world.hypervisor, self.world.store), self.world.hypervisor
 
     @contextmanager
-    def backup(self) -> Iterator[Backup]:
+    def backup(self, effort: Effort) -> Iterator[Backup]:
+        self.efforts.append(effort)
         self.world.clock.advance(1)
         yield Backup(self.world.tools(), self.world.store)
 
-    def verify(self) -> Verify:
+    def verify(self, effort: Effort) -> Verify:
+        self.efforts.append(effort)
         return cast(Verify, self.answers)
 
-    def restore(self, to: Path) -> Restore:
+    def restore(self, to: Path, effort: Effort) -> Restore:
+        self.efforts.append(effort)
         self.to.append(to)
         return cast(Restore, self.answers)
 
@@ -119,6 +123,31 @@ def app(ram_path: Path) -> FakeApp:
     world = EngineWorld(ram_path, name=NAME)
     world.disk.write(0, b"x" * 70000)
     return FakeApp(world)
+
+
+# --- how hard it works
+
+
+COMMANDS = (("backup", NAME), ("verify", NAME), ("restore", NAME, "latest", "--to", "x"))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c[0])
+def test_jobs_let_the_vms_go_first_unless_told_otherwise(
+    app: FakeApp, command: tuple[str, ...]
+) -> None:
+    app.answers.restored = Restored("x/000000", (), 0)
+    app.answers.verified = (Verified("x/000000", (), content=True),)
+    app.call(*command)
+    app.call(*command, "--limit", "1.5M", "--priority", "normal")
+    assert app.efforts == [Effort(None, True), Effort(3 << 19, False)]
+
+
+@pytest.mark.parametrize("limit", ["fast", "0", "-5M", "63K", "1e9", "", "5 furlongs"])
+def test_a_limit_that_is_no_sensible_rate_is_refused(app: FakeApp, limit: str) -> None:
+    result = app.call("backup", NAME, "--limit", limit)
+    assert (result.exit_code, app.efforts) == (2, [])
+    assert "--limit" in result.stderr
+    assert repr(limit) in result.stderr
 
 
 # --- how it ends

@@ -26,6 +26,20 @@ class Place:
     """Where job sockets and marks go; None for the usual place."""
 
 
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard a job may work."""
+
+    limit: int | None = None
+    """Bytes per second that are read; None: as fast as it goes."""
+    low_priority: bool = True
+    """Whether the VMs come first at processor and disks."""
+
+
+FULL_SPEED = Effort()
+"""No limit, the VMs first."""
+
+
 class App(Protocol):
     """The engine, put together for one command."""
 
@@ -38,13 +52,13 @@ class App(Protocol):
     def planner(self) -> AbstractContextManager[tuple[Planner, Hypervisor]]:
         """Plan backups."""
 
-    def backup(self) -> AbstractContextManager[Backup]:
+    def backup(self, effort: Effort = FULL_SPEED) -> AbstractContextManager[Backup]:
         """Make backups."""
 
-    def verify(self) -> Verify:
+    def verify(self, effort: Effort = FULL_SPEED) -> Verify:
         """Verify points."""
 
-    def restore(self, to: Path) -> Restore:
+    def restore(self, to: Path, effort: Effort = FULL_SPEED) -> Restore:
         """Restore points into a directory."""
 
 

@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
+from vm_babysitter.domain.reread import Reread
+
 MAX_POINTS = 60
 """Points of a chain after which the next backup starts a new one."""
 
@@ -71,6 +73,8 @@ class PointDisk:
     """Why this method, in a user's words."""
     parent: str | None = None
     """Directory name of the point whose image of this disk is the backing file."""
+    reread: Reread | None = None
+    """How far re-reading the unchanged blocks has come; None: a turn is complete."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from vm_babysitter.domain.errors import (
     VmNotFound,
     VmStopped,
 )
+from vm_babysitter.domain.reread import DEFAULT_RUNS
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.engine.disks import CopiedDisks, PointCopier
 from vm_babysitter.engine.planning import Planned, Planner, check_idle
@@ -63,8 +64,16 @@ class Backup:
         self._observer = tools.observer
         self._reconciler = Reconciler(tools.hypervisor, store, tools.places, tools.observer)
 
-    def run(self, name: str, *, force_full: bool = False) -> BackedUp:
+    def run(
+        self, name: str, *, force_full: bool = False, reread_runs: int = DEFAULT_RUNS
+    ) -> BackedUp:
         """Back up one VM.
+
+        Args:
+            name: its name or UUID.
+            force_full: begin a new chain.
+            reread_runs: backups within which each block is read again that change tracking
+                calls unchanged; 0 means never.
 
         Raises:
             BabysitterError: nothing that was there before has changed.
@@ -88,7 +97,7 @@ class Backup:
                 raise
             try:
                 self._observer.step("mark")
-                point = self._attempt(vm, planned, chain, attempt)
+                point = self._attempt(vm, planned, chain, attempt, reread_runs)
             except BaseException as error:
                 stopped = self._roll_back(vm, attempt)
                 if (
@@ -140,13 +149,17 @@ class Backup:
             started=started,
         )
 
-    def _attempt(self, vm: Vm, planned: Planned, chain: Chain, attempt: Attempt) -> Point:
+    def _attempt(
+        self, vm: Vm, planned: Planned, chain: Chain, attempt: Attempt, reread_runs: int
+    ) -> Point:
         draft = self._store.begin(chain, attempt)
         self._probe(attempt)
         running = self._begin(vm, planned.plan.disks, attempt)
         definition = self._tools.hypervisor.definition(vm.uuid)
         self._observer.step("copy")
-        copied = self._copy(vm, planned, chain, running, draft)
+        copier = self._copier(planned, chain, draft, reread_runs)
+        with self._tools.priority():
+            copied = copier.copy(vm, attempt.socket, planned.plan.disks, running.exports)
         self._observer.step("save")
         files = (draft.save(DEFINITION_FILE, definition.encode()),)
         point = self._manifest(vm, planned, running, copied)
@@ -184,13 +197,12 @@ class Backup:
         versions = {**self._tools.versions, **hypervisor.versions()}
         return _Running(attempt, exports, taken, state, versions)
 
-    def _copy(
-        self, vm: Vm, planned: Planned, chain: Chain, running: _Running, draft: PointDraft
-    ) -> CopiedDisks:
+    def _copier(
+        self, planned: Planned, chain: Chain, draft: PointDraft, reread_runs: int
+    ) -> PointCopier:
         parent = planned.plan.parent
         lineage = () if parent is None else chain.lineage(parent.seq)
-        work = PointCopier(self._tools, self._store, chain, lineage, draft)
-        return work.copy(vm, running.attempt.socket, planned.plan.disks, running.exports)
+        return PointCopier(self._tools, self._store, chain, lineage, draft, reread_runs)
 
     def _manifest(self, vm: Vm, planned: Planned, running: _Running, copied: CopiedDisks) -> Point:
         attempt, parent = running.attempt, planned.plan.parent

@@ -1,15 +1,19 @@
 """What a backup works with."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.pace import Pace
 from vm_babysitter.ports import (
     Clock,
     DiskExports,
     Fingerprint,
     FreezeGuard,
     Hypervisor,
+    ImageTool,
     Observer,
+    Priority,
     ScratchPlaces,
 )
 
@@ -26,5 +30,20 @@ class Tools:
     fingerprint: Fingerprint
     observer: Observer
     cancel: Cancel
+    pace: Pace
+    priority: Priority
+    """For the time of the copying."""
     versions: dict[str, str] = field(default_factory=dict)
     """Our own version and such, kept in each point."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTools:
+    """What reading restore points takes, and who is told how it goes."""
+
+    images: ImageTool
+    fingerprint: Fingerprint
+    observer: Observer
+    cancel: Cancel
+    pace: Pace
+    priority: Priority = nullcontext

@@ -1,9 +1,13 @@
 """The rest of the world: time, working space, whoever watches, where a restore goes."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
+
+Priority = Callable[[], AbstractContextManager[None]]
+"""Makes a context in which the calling thread, and those it starts, run at some priority."""
 
 
 class Observer(Protocol):

@@ -1,6 +1,6 @@
 """The backup folder, and a restore point while it is being made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +9,9 @@ from typing import Protocol
 
 from vm_babysitter.domain.chain import Attempt, Chain, Point, PointDisk, SavedFile
 from vm_babysitter.domain.vm import Vm
+
+Passed = Callable[[int], None]
+"""Is told how many bytes more have been read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +161,11 @@ class Store(Protocol):
             PointDamaged: with the sequence number of the point whose index is not whole.
         """
 
-    def check_file(self, path: Path, digest: str, *, image: bool) -> str:
+    def check_file(
+        self, path: Path, digest: str, *, image: bool, passed: Passed = lambda _: None
+    ) -> str:
         """Compare a file with its digest by reading it; return what is wrong, empty if nothing.
 
         ``image`` tells disk images, whose digest is defined otherwise, from other files.
+        ``passed`` is told how many bytes more of an image were read; what it raises ends it.
         """

@@ -26,8 +26,10 @@ from vm_babysitter.domain.chain import Attempt, Chain, ChainState, Point, PointD
 from vm_babysitter.domain.errors import Busy, Damaged, PointDamaged, StoreFailed
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.lib.atomicfile import fsync_directory
-from vm_babysitter.ports import BlockIndex, Clock, StoredVm
+from vm_babysitter.ports import BlockIndex, Clock, Passed, StoredVm
 
+DigestImage = Callable[[Path, Passed], str]
+"""Computes the digest of a disk image."""
 _READ_SIZE = 1 << 20
 _LOST_MARK = (
     "The backups are untouched. Move this one file away: reading them needs none, and the next "
@@ -43,7 +45,7 @@ class LocalStore:
         path: Path,
         store_id: str,
         new_image: NewImage,
-        digest_image: Callable[[Path], str],
+        digest_image: DigestImage,
     ) -> None:
         """Use ``open_store``, which checks the place first."""
         self._path = path
@@ -174,10 +176,12 @@ class LocalStore:
                 readers.append(reader)
             yield MergedIndex(readers)
 
-    def check_file(self, path: Path, digest: str, *, image: bool) -> str:
+    def check_file(
+        self, path: Path, digest: str, *, image: bool, passed: Passed = lambda _: None
+    ) -> str:
         """See the port."""
         try:
-            found = self._digest_image(path) if image else digest_plain(path)
+            found = self._digest_image(path, passed) if image else digest_plain(path)
         except (Damaged, StoreFailed) as error:
             return error.reason
         return "" if found == digest else "its content is not what was written"
@@ -214,7 +218,7 @@ def open_store(
     path: Path,
     clock: Clock,
     new_image: NewImage,
-    digest_image: Callable[[Path], str],
+    digest_image: DigestImage,
     *,
     create: bool,
     allow_ram: bool = False,
