@@ -83,10 +83,22 @@ class HypervisorContract:
         vm.start(running=False)
         assert bench.hypervisor.vm(vm.name).state is PowerState.PAUSED
 
+    def test_a_paused_vm_can_be_made_to_go_on(self, bench: Bench) -> None:
+        vm = bench.vm()
+        assert bench.hypervisor.power(vm.uuid) is PowerState.OFF
+        bench.hypervisor.resume(vm.uuid)  # harmless
+        vm.start(running=False)
+        assert bench.hypervisor.power(vm.uuid) is PowerState.PAUSED
+        for _ in range(2):
+            bench.hypervisor.resume(vm.uuid)
+            assert bench.hypervisor.power(vm.uuid) is PowerState.RUNNING
+        assert bench.hypervisor.power(NOBODY) is PowerState.OFF
+
     def test_everything_about_an_unknown_vm_says_that_it_is_unknown(self, bench: Bench) -> None:
         hypervisor = bench.hypervisor
         for ask in (
             lambda: hypervisor.definition(NOBODY),
+            lambda: hypervisor.resume(NOBODY),
             lambda: hypervisor.disk_states(NOBODY),
             lambda: hypervisor.active_job(NOBODY),
             lambda: hypervisor.end_backup(NOBODY),

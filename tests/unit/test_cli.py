@@ -314,7 +314,7 @@ def test_a_backup_tells_its_point_and_what_it_read_and_stored(app: FakeApp) -> N
     assert "128 KiB read, 128 KiB stored" in result.stdout
     assert "Not paused cleanly for the backup: the VM has no guest agent." in result.stdout
     data = app.json("backup", NAME)
-    assert set(data) == {"point", "seconds", "left", "manifest"}
+    assert set(data) == {"point", "seconds", "left", "vm_resumed", "manifest"}
     assert data["point"] == f"{chain.directory}/000001"
     assert data["manifest"]["seq"] == 1
     assert data["manifest"]["disks"][0]["method"] == "bitmap"
@@ -332,6 +332,15 @@ def test_a_backup_with_a_warning_is_complete_and_ends_with_3(app: FakeApp) -> No
     assert result.exit_code == 3
     assert "is complete" in result.stdout
     assert "Warning: disk vdb is not backed up: shared with other VMs" in result.stdout
+
+
+def test_a_vm_that_had_to_be_resumed_is_a_warning(app: FakeApp) -> None:
+    app.world.backup_killed_at("copied vda")
+    app.world.vm.state = PowerState.STUCK
+    result = app.call("backup", NAME)
+    assert result.exit_code == 3
+    assert "is complete" in result.stdout
+    assert "Warning: the VM was paused for a while" in result.stdout
 
 
 def test_cleaning_up_that_failed_is_a_warning(app: FakeApp) -> None:

@@ -150,7 +150,7 @@ def backup(
     with session.app(as_json=as_json) as app, app.backup(effort) as work:
         result = work.run(vm, force_full=full, reread_runs=reread_runs)
     _print(as_json, lambda: render.backup_data(result), lambda: render.backup_text(result))
-    if result.point.warnings or result.left:
+    if result.point.warnings or result.left or result.vm_resumed:
         raise SystemExit(int(Exit.WARNINGS))
 
 

@@ -244,6 +244,8 @@ class Attempt:
     socket: str
     scratch: tuple[str, ...]
     started: datetime
+    ran: bool = False
+    """Whether the VM ran: if QEMU pauses it meanwhile for want of space, it is to go on."""
 
     @property
     def directory(self) -> str:

@@ -21,11 +21,12 @@ from vm_babysitter.domain.errors import (
     VmStopped,
 )
 from vm_babysitter.domain.reread import DEFAULT_RUNS
-from vm_babysitter.domain.vm import Vm
+from vm_babysitter.domain.vm import PowerState, Vm
 from vm_babysitter.engine.disks import CopiedDisks, PointCopier
 from vm_babysitter.engine.planning import Planned, Planner, check_idle
 from vm_babysitter.engine.quiesce import Quiesced, quiesced, thaw_leftovers
 from vm_babysitter.engine.reconcile import Reconciler
+from vm_babysitter.engine.space_guard import SpaceGuard
 from vm_babysitter.engine.tools import Tools
 from vm_babysitter.ports import BackupRequest, DiskRequest, Export, PointDraft, Store
 
@@ -42,6 +43,8 @@ class BackedUp:
     seconds: float
     left: str = ""
     """What of the cleaning up failed and is left to the next backup; empty if nothing."""
+    vm_resumed: bool = False
+    """Whether QEMU had paused the VM for want of working space, in this backup or one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Backup:
         self._store = store
         self._observer = tools.observer
         self._reconciler = Reconciler(tools.hypervisor, store, tools.places, tools.observer)
+        self._space = SpaceGuard(tools.hypervisor, tools.places, store, tools.cancel)
 
     def run(
         self, name: str, *, force_full: bool = False, reread_runs: int = DEFAULT_RUNS
@@ -86,6 +90,7 @@ class Backup:
             planner = Planner(hypervisor, self._store)
             thaw_leftovers(hypervisor, self._tools.guard, self._observer)
             self._reconciler.reconcile(vm)
+            vm = hypervisor.vm(vm.uuid)  # it may have been made to go on
             check_idle(hypervisor, vm)
             self._observer.step("plan")
             try:
@@ -110,7 +115,8 @@ class Backup:
             left = self._finish(vm, planned, chain, attempt)
         seconds = (self._tools.clock.now() - started).total_seconds()
         self._observer.step("done")
-        return BackedUp(chain.directory, point, seconds, left)
+        resumed = self._reconciler.resumed
+        return BackedUp(chain.directory, point, seconds, left, resumed)
 
     def _adopt(self, planner: Planner, vm: Vm, *, force_full: bool) -> Planned:
         """Plan, and have libvirt validate every bitmap that the plan trusts."""
@@ -147,6 +153,7 @@ class Backup:
             socket=places.socket_path(nonce),
             scratch=tuple(places.scratch_path(d.path, nonce, d.target) for d in planned.plan.disks),
             started=started,
+            ran=vm.state is PowerState.RUNNING,
         )
 
     def _attempt(
@@ -154,11 +161,13 @@ class Backup:
     ) -> Point:
         draft = self._store.begin(chain, attempt)
         self._probe(attempt)
+        targets = [disk.target for disk in planned.plan.disks]
+        scratch = self._space.check(vm, list(zip(targets, attempt.scratch, strict=True)))
         running = self._begin(vm, planned.plan.disks, attempt)
         definition = self._tools.hypervisor.definition(vm.uuid)
         self._observer.step("copy")
         copier = self._copier(planned, chain, draft, reread_runs)
-        with self._tools.priority():
+        with self._space.watching(vm.uuid, scratch), self._tools.priority():
             copied = copier.copy(vm, attempt.socket, planned.plan.disks, running.exports)
         self._observer.step("save")
         files = (draft.save(DEFINITION_FILE, definition.encode()),)

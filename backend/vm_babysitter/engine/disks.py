@@ -10,6 +10,7 @@ from vm_babysitter.domain.blocks import BlockRun, Flagged
 from vm_babysitter.domain.chain import Chain, Method, Point, PointDisk, disk_layers, layers_after
 from vm_babysitter.domain.errors import NotEnoughSpace
 from vm_babysitter.domain.reread import Reread, after, mark, share, this_turn
+from vm_babysitter.domain.space import store_reserve
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.engine.copying import (
     Contradiction,
@@ -103,9 +104,10 @@ class PointCopier:
         return CopiedDisks(tuple(disks), tuple(self._warnings))
 
     def _check_space(self, needed: int) -> None:
-        free = self._store.free_bytes()
-        if free < needed:
-            raise NotEnoughSpace(str(self._store.path), free, needed)
+        room = self._store.room()
+        needed += store_reserve(room.total)
+        if room.free < needed:
+            raise NotEnoughSpace(str(self._store.path), room.free, needed)
 
     def _open(self, socket: str, export: Export) -> AbstractContextManager[DiskReader]:
         return self._tools.exports.open(socket, export.name, export.bitmap)

@@ -6,6 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from vm_babysitter.domain.space import Room
+
 Priority = Callable[[], AbstractContextManager[None]]
 """Makes a context in which the calling thread, and those it starts, run at some priority."""
 
@@ -71,6 +73,12 @@ class ScratchPlaces(Protocol):
 
     def probe(self, path: str) -> str:
         """Try the place with a throw-away file; return why it is unfit, empty if it is fit."""
+
+    def room(self, path: str) -> Room:
+        """Return the file system that a scratch file goes to. Raises ScratchUnfit."""
+
+    def used(self, path: str) -> int:
+        """Return how many bytes a scratch file takes there, 0 if it is not there."""
 
     def socket_path(self, nonce: str) -> str:
         """Return where the NBD socket of a job goes."""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from vm_babysitter.domain.agent import AgentAnswer
 from vm_babysitter.domain.chain import Checkpoint
-from vm_babysitter.domain.vm import DiskState, Vm
+from vm_babysitter.domain.vm import DiskState, PowerState, Vm
 
 
 class JobKind(StrEnum):
@@ -68,6 +68,12 @@ class Hypervisor(Protocol):
 
     def vm(self, name: str) -> Vm:
         """Return one persistent VM by name or UUID. Raises VmNotFound."""
+
+    def power(self, uuid: str) -> PowerState:
+        """Return what the VM is doing; cheap. A VM that is gone is off."""
+
+    def resume(self, uuid: str) -> None:
+        """Have a paused VM go on; harmless if it runs."""
 
     def definition(self, uuid: str) -> str:
         """Return the VM's persistent definition (XML, with secrets)."""

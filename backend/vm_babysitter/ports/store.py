@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vm_babysitter.domain.chain import Attempt, Chain, Point, PointDisk, SavedFile
+from vm_babysitter.domain.space import Room
 from vm_babysitter.domain.vm import Vm
 
 Passed = Callable[[int], None]
@@ -122,8 +123,8 @@ class Store(Protocol):
     def lock(self) -> AbstractContextManager[None]:
         """Be the only one that changes this store. Raises Busy."""
 
-    def free_bytes(self) -> int:
-        """Return the free space."""
+    def room(self) -> Room:
+        """Return the file system it lies on."""
 
     def vms(self) -> tuple[StoredVm, ...]:
         """Return the VMs with backups here."""

@@ -9,12 +9,11 @@ from tests.support.fakes.faults import Faults, faulty
 from vm_babysitter.domain.agent import AgentAnswer
 from vm_babysitter.domain.chain import Checkpoint
 from vm_babysitter.domain.errors import Busy, HypervisorError, VmNotFound
-from vm_babysitter.domain.vm import Disk, DiskState, PowerState, Vm
+from vm_babysitter.domain.vm import QEMU_RUNS, Disk, DiskState, PowerState, Vm
 from vm_babysitter.ports import ActiveJob, BackupRequest, Export, JobKind
 
 INTERNAL, INVALID, EXISTS, NO_CHECKPOINT, UNSUPPORTED = 1, 55, 8, 103, 67
 """libvirt's numbers: internal error, operation invalid, invalid argument, ..."""
-_QEMU_RUNS = frozenset({PowerState.RUNNING, PowerState.PAUSED})
 
 
 @dataclass(frozen=True)
@@ -121,6 +120,17 @@ class FakeHypervisor(Faults):
         raise VmNotFound(name)
 
     @faulty
+    def power(self, uuid: str) -> PowerState:
+        vm = self.machines.get(uuid)
+        return PowerState.OFF if vm is None else vm.state
+
+    @faulty
+    def resume(self, uuid: str) -> None:
+        vm = self._find(uuid)
+        if vm.state in {PowerState.PAUSED, PowerState.STUCK}:
+            vm.state = PowerState.RUNNING
+
+    @faulty
     def definition(self, uuid: str) -> str:
         return self._find(uuid).definition
 
@@ -132,7 +142,7 @@ class FakeHypervisor(Faults):
     @faulty
     def active_job(self, uuid: str) -> ActiveJob | None:
         vm = self._find(uuid)
-        if vm.job is None or vm.state not in _QEMU_RUNS:
+        if vm.job is None or vm.state not in QEMU_RUNS:
             return vm.foreign_job
         return ActiveJob(JobKind.BACKUP, f"serving {vm.job.socket}", vm.job.socket)
 
@@ -225,7 +235,7 @@ class FakeHypervisor(Faults):
 
     def _running(self, uuid: str, action: str) -> FakeVm:
         vm = self._find(uuid)
-        if vm.state not in _QEMU_RUNS:
+        if vm.state not in QEMU_RUNS:
             raise HypervisorError(action, INVALID, "domain is not running")
         return vm
 

@@ -68,6 +68,21 @@ class LibvirtHypervisor:
                     return self._describe(domain)
         raise VmNotFound(name)
 
+    def power(self, uuid: str) -> PowerState:
+        """See the port."""
+        try:
+            with translated("Asking for the VM's state", uuid, self._connection.uri):
+                return _power(self._domain(uuid))
+        except VmNotFound:
+            return PowerState.OFF
+
+    def resume(self, uuid: str) -> None:
+        """See the port."""
+        with translated("Having the VM go on", uuid, self._connection.uri):
+            domain = self._domain(uuid)
+            if _power(domain) in {PowerState.PAUSED, PowerState.STUCK}:
+                domain.resume()
+
     def definition(self, uuid: str) -> str:
         """See the port."""
         flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
@@ -221,12 +236,11 @@ class LibvirtHypervisor:
             return None
 
     def _describe(self, domain: libvirt.virDomain) -> Vm:
-        state, _ = domain.state()
         disks = xml.parse_disks(domain.XMLDesc(0))
         return Vm(
             uuid=domain.UUIDString(),
             name=domain.name(),
-            state=_STATES.get(state, PowerState.UNKNOWN),
+            state=_power(domain),
             disks=tuple(self._look_at(disk) for disk in disks),
         )
 
@@ -256,6 +270,13 @@ class LibvirtHypervisor:
             error_policy=definition.error_policy,
             alias=definition.alias,
         )
+
+
+def _power(domain: libvirt.virDomain) -> PowerState:
+    state, reason = domain.state()
+    if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
+        return PowerState.STUCK
+    return _STATES.get(state, PowerState.UNKNOWN)
 
 
 def _look_up(lookup: Callable[[str], libvirt.virDomain], word: str) -> libvirt.virDomain | None:

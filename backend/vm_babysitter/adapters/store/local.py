@@ -10,6 +10,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from vm_babysitter.adapters.room import room
 from vm_babysitter.adapters.store import documents, layout, place
 from vm_babysitter.adapters.store.documents import (
     ChainDocument,
@@ -24,6 +25,7 @@ from vm_babysitter.adapters.store.reading import read_chain
 from vm_babysitter.adapters.store.sweeping import remove_attempt, remove_empty_chain
 from vm_babysitter.domain.chain import Attempt, Chain, ChainState, Point, PointDisk
 from vm_babysitter.domain.errors import Busy, Damaged, PointDamaged, StoreFailed
+from vm_babysitter.domain.space import Room
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.lib.atomicfile import fsync_directory
 from vm_babysitter.ports import BlockIndex, Clock, Passed, StoredVm
@@ -76,9 +78,9 @@ class LocalStore:
         finally:
             os.close(descriptor)
 
-    def free_bytes(self) -> int:
+    def room(self) -> Room:
         """See the port."""
-        return failing(self._path, lambda: place.free_bytes(self._path))
+        return failing(self._path, lambda: room(self._path))
 
     def vms(self) -> tuple[StoredVm, ...]:
         """See the port."""
