@@ -21,6 +21,7 @@ from vm_babysitter.domain.errors import (
     VmStopped,
 )
 from vm_babysitter.domain.vm import Vm
+from vm_babysitter.engine.beside import DEFINITION_FILE, Beside
 from vm_babysitter.engine.disks import CopiedDisks, PointCopier
 from vm_babysitter.engine.planning import Planned, Planner, check_idle
 from vm_babysitter.engine.quiesce import Quiesced, quiesced, thaw_leftovers
@@ -28,7 +29,6 @@ from vm_babysitter.engine.reconcile import Reconciler
 from vm_babysitter.engine.tools import Tools
 from vm_babysitter.ports import BackupRequest, DiskRequest, Export, PointDraft, Store
 
-DEFINITION_FILE = "domain.xml"
 _ADOPT_TRIES = 8
 
 
@@ -143,16 +143,20 @@ class Backup:
     def _attempt(self, vm: Vm, planned: Planned, chain: Chain, attempt: Attempt) -> Point:
         draft = self._store.begin(chain, attempt)
         self._probe(attempt)
+        beside = Beside(self._tools, vm.uuid)
         running = self._begin(vm, planned.plan.disks, attempt)
+        kept = beside.save(draft)
         definition = self._tools.hypervisor.definition(vm.uuid)
         self._observer.step("copy")
         copied = self._copy(vm, planned, chain, running, draft)
         self._observer.step("save")
-        files = (draft.save(DEFINITION_FILE, definition.encode()),)
+        files = (draft.save(DEFINITION_FILE, definition.encode()), *kept.files)
         point = self._manifest(vm, planned, running, copied)
+        warnings = (*point.warnings, *kept.warnings)
+        point = replace(point, files=files, warnings=warnings, autostart=kept.autostart)
         self._observer.step("commit")
         self._tools.cancel.check()
-        point = replace(point, files=files, finished=self._tools.clock.now())
+        point = replace(point, finished=self._tools.clock.now())
         draft.commit(point)
         self._observer.step("committed")
         return point

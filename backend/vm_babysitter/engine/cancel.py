@@ -26,6 +26,12 @@ class Cancel:
         if self._event.is_set():
             raise Cancelled
 
+    def wait(self, seconds: float) -> None:
+        """Wait, and raise Cancelled as soon as the job is asked to stop."""
+        if seconds > 0:
+            self._event.wait(seconds)
+        self.check()
+
     @contextmanager
     def interrupting(self, interrupt: Callable[[], None]) -> Iterator[None]:
         """Have a request call ``interrupt`` while the context lasts.

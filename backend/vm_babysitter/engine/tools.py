@@ -11,6 +11,7 @@ from vm_babysitter.ports import (
     Hypervisor,
     Observer,
     ScratchPlaces,
+    SideFiles,
 )
 
 
@@ -21,6 +22,7 @@ class Tools:
     hypervisor: Hypervisor
     exports: DiskExports
     places: ScratchPlaces
+    side_files: SideFiles
     guard: FreezeGuard
     clock: Clock
     fingerprint: Fingerprint

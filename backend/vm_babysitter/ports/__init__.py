@@ -16,10 +16,13 @@ from vm_babysitter.ports.host import (
     RestoreFiles,
     RestorePlace,
     ScratchPlaces,
+    SideContent,
+    SideFiles,
 )
 from vm_babysitter.ports.hypervisor import (
     ActiveJob,
     BackupRequest,
+    Belongings,
     DiskRequest,
     Export,
     Hypervisor,
@@ -38,6 +41,7 @@ from vm_babysitter.ports.store import (
 __all__ = [
     "ActiveJob",
     "BackupRequest",
+    "Belongings",
     "BlockIndex",
     "Clock",
     "DiskExports",
@@ -59,6 +63,8 @@ __all__ = [
     "RestoreFiles",
     "RestorePlace",
     "ScratchPlaces",
+    "SideContent",
+    "SideFiles",
     "Store",
     "StoredVm",
     "WrittenFile",
