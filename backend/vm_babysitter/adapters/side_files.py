@@ -69,23 +69,21 @@ def _read_files(path: str, names: list[str], limit: int, folder: int) -> SideCon
 
 def _read_file(path: str, limit: int, folder: int | None = None) -> bytes:
     # Looked at first because opening alone has an effect on some devices.
-    _check(os.stat(path, dir_fd=folder, follow_symlinks=False), limit)
+    _check(os.stat(path, dir_fd=folder, follow_symlinks=False))
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with open(os.open(path, flags, dir_fd=folder), "rb") as file:  # noqa: PTH123 - a descriptor
-        _check(os.fstat(file.fileno()), limit)
+        _check(os.fstat(file.fileno()))
         content = file.read(limit + 1)
     if len(content) > limit:
         raise _UnfitError(f"is larger than {format_bytes(limit)}")
     return content
 
 
-def _check(state: os.stat_result, limit: int) -> None:
+def _check(state: os.stat_result) -> None:
     if stat.S_ISLNK(state.st_mode):
         raise _UnfitError("is a link, which is not followed")
     if not stat.S_ISREG(state.st_mode):
         raise _UnfitError("is no plain file")
-    if state.st_size > limit:
-        raise _UnfitError(f"is larger than {format_bytes(limit)}")
 
 
 def _sentence(path: str, error: Exception) -> str:
