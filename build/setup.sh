@@ -24,7 +24,10 @@ TEST_PACKAGES=(
   e2fsprogs
   libnbd-bin
   nbdkit
+  ovmf
   shellcheck
+  swtpm
+  swtpm-tools
 )
 
 say() { printf 'setup: %s\n' "$*"; }

@@ -16,6 +16,7 @@ from vm_babysitter.adapters.qemu.new_images import OwnImages
 from vm_babysitter.adapters.qemu.open_image import QemuImageTool
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.adapters.restore_place import EmptyDirectory
+from vm_babysitter.adapters.side_files import LocalSideFiles
 from vm_babysitter.adapters.store.local import LocalStore, open_store
 from vm_babysitter.adapters.workspace import Workspace
 from vm_babysitter.cli.composition import FULL_SPEED, Effort, Place
@@ -48,7 +49,7 @@ class Standalone:
     def hypervisor(self) -> Iterator[Hypervisor]:
         """Connect to libvirt. Raises HypervisorUnreachable."""
         with Connection(self._place.uri) as connection:
-            yield LibvirtHypervisor(connection, self._images.info)
+            yield LibvirtHypervisor(connection, self._images.info, self._place.tpm_roots)
 
     def store(self, *, create: bool = False) -> LocalStore:
         """Open the backup folder. Raises StoreRefused and what ``open_store`` raises."""
@@ -79,6 +80,7 @@ class Standalone:
                 hypervisor=hypervisor,
                 exports=NbdExports(),
                 places=Workspace(self._runtime, store.path),
+                side_files=LocalSideFiles(),
                 guard=WatchdogGuard(self._runtime, self._place.uri),
                 clock=self._clock,
                 fingerprint=fingerprint,

@@ -18,6 +18,7 @@ from tests.support.fakes.places import FakeScratchPlaces
 from tests.support.read_qcow2 import read_layers
 from vm_babysitter.adapters.fingerprint import fingerprint
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
+from vm_babysitter.adapters.side_files import LocalSideFiles
 from vm_babysitter.adapters.store.draft import NewImage
 from vm_babysitter.adapters.store.local import LocalStore, open_store
 from vm_babysitter.domain.chain import Chain, Point, disk_layers
@@ -26,7 +27,7 @@ from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.pace import Pace
 from vm_babysitter.engine.reconcile import Reconciler
 from vm_babysitter.engine.tools import ReadTools, Tools
-from vm_babysitter.ports import ImageTool, Store
+from vm_babysitter.ports import Belongings, ImageTool, SideFiles, Store
 
 T = TypeVar("T")
 
@@ -62,6 +63,7 @@ class EngineWorld:
     cancel: Cancel = field(default_factory=Cancel)
     reread_runs: int = 0
     """Off, so that what is read is what has changed."""
+    side_files: SideFiles = field(default_factory=LocalSideFiles)
 
     def __post_init__(self) -> None:
         self.exports = FakeDiskExports(self.hypervisor)
@@ -87,6 +89,7 @@ class EngineWorld:
             hypervisor=self._mortal(self.hypervisor),
             exports=self._mortal(self.exports),
             places=self._mortal(self.places),
+            side_files=self._mortal(self.side_files),
             guard=self._mortal(self.guard),
             clock=self.clock,
             fingerprint=fingerprint,
@@ -173,7 +176,10 @@ FOREIGN = "virtnbdbackup.0"
 
 
 def lived_in(path: Path) -> EngineWorld:
-    """Return a VM whose disk has content, a foreign bitmap and a foreign checkpoint."""
+    """Return a VM whose disk has content, a foreign bitmap and a foreign checkpoint.
+
+    It has an NVRAM and a TPM.
+    """
     folder = path / "it's a {store}"
     folder.mkdir()
     world = EngineWorld(folder)
@@ -182,7 +188,18 @@ def lived_in(path: Path) -> EngineWorld:
     world.disk.write(5 * 65536, b"c" * 512)
     world.disk.layers[0].bitmaps[FOREIGN] = FakeBitmap()
     world.vm.checkpoints[FOREIGN] = ("vda",)
+    give_belongings(world, path / "its 'NVRAM', ü")
     return world
+
+
+def give_belongings(world: EngineWorld, folder: Path) -> None:
+    """Have the VM have an NVRAM and the state of a TPM, in a new folder, and start by itself."""
+    (folder / "tpm2").mkdir(parents=True)
+    (folder / "my, vars: x.fd").write_bytes(b"variables")
+    (folder / "tpm2" / ".lock").touch()
+    (folder / "tpm2" / "tpm2-00.permall").write_bytes(b"sealed")
+    nvram, tpm = folder / "my, vars: x.fd", folder / "tpm2"
+    world.vm.belongings = Belongings(nvram=str(nvram), tpm=str(tpm), autostart=True)
 
 
 def exact(world: EngineWorld, result: BackedUp) -> None:

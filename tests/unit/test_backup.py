@@ -67,7 +67,9 @@ def test_the_manifest_tells_the_facts(grown: EngineWorld) -> None:
     assert point.checkpoint.disks == ("vda",)
     assert point.checkpoint.created == int(point.taken.timestamp())
     assert point.versions == {"vm-babysitter": "test", "libvirt": "9.0.0", "qemu": "7.2.0"}
-    assert [file.name for file in point.files] == ["domain.xml"]
+    names = ["domain.xml", "nvram.fd", "tpm-tpm2-00.permall"]
+    assert [file.name for file in point.files] == names
+    assert point.autostart
     (chain,) = grown.chains()
     path = grown.store.file_path(grown.vm.uuid, chain, point, "domain.xml")
     assert path.read_text() == grown.vm.definition

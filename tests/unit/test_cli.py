@@ -438,15 +438,18 @@ def test_verifying_a_vm_without_points_ends_with_10(app: FakeApp) -> None:
 
 def test_a_restore_names_its_files(app: FakeApp) -> None:
     path = Path("/out/{a} b/vda.qcow2")
-    app.answers.restored = Restored("c/000001", (path,), 3 << 20)
+    app.answers.restored = Restored("c/000001", (path,), 3 << 20, ("it's at '/x'",))
     arguments = ("restore", NAME, "latest", "--to", "/out", "--disk", "vda", "--disk", "vdb")
     result = app.call(*arguments, "--format", "raw")
     assert result.exit_code == 0
-    assert result.stdout == f"Restored c/000001: 3 MiB of content, checked.\n  {path}\n"
+    assert result.stdout == (
+        f"Restored c/000001: 3 MiB of content, checked.\n  {path}\nNote: it's at '/x'.\n"
+    )
     assert app.json(*arguments) == {
         "point": "c/000001",
         "files": [str(path)],
         "content_bytes": 3 << 20,
+        "notes": ["it's at '/x'"],
     }
     assert app.to == [Path("/out")] * 2
     assert app.answers.asked == [

@@ -24,6 +24,8 @@ class Place:
     allow_ram_store: bool = False
     runtime: Path | None = None
     """Where job sockets and marks go; None for the usual place."""
+    tpm_roots: tuple[Path, ...] = ()
+    """Where libvirt keeps the state of emulated TPMs; empty for the usual places."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,6 +228,7 @@ def _restored(result: Any) -> dict[str, Any]:
         "point": result.point,
         "files": [str(path) for path in result.files],
         "content_bytes": result.content_bytes,
+        "notes": list(result.notes),
     }
 
 

@@ -216,4 +216,5 @@ def restore_text(result: Restored) -> str:
     """Say what was restored."""
     lines = [f"Restored {result.point}: {format_bytes(result.content_bytes)} of content, checked."]
     lines += [f"  {click.format_filename(path)}" for path in result.files]
+    lines += [f"Note: {note}." for note in result.notes]
     return "\n".join(lines)

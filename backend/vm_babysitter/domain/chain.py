@@ -84,6 +84,10 @@ class SavedFile:
     name: str
     size: int
     digest: str
+    origin: str = ""
+    """Where it lay; empty for what was no file."""
+    format: str = ""
+    """What the VM uses it as (``raw``, ``qcow2``); empty for what is no image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,8 @@ class Point:
     quiesce_note: str
     warnings: tuple[str, ...]
     versions: dict[str, str]
+    autostart: bool | None = None
+    """Whether the VM starts with the host; None where that was not noted."""
 
     @property
     def directory(self) -> str:

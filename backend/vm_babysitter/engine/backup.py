@@ -22,6 +22,7 @@ from vm_babysitter.domain.errors import (
 )
 from vm_babysitter.domain.reread import DEFAULT_RUNS
 from vm_babysitter.domain.vm import PowerState, Vm
+from vm_babysitter.engine.beside import DEFINITION_FILE, Beside
 from vm_babysitter.engine.disks import CopiedDisks, PointCopier
 from vm_babysitter.engine.planning import Planned, Planner, check_idle
 from vm_babysitter.engine.quiesce import Quiesced, quiesced, thaw_leftovers
@@ -30,7 +31,6 @@ from vm_babysitter.engine.space_guard import SpaceGuard
 from vm_babysitter.engine.tools import Tools
 from vm_babysitter.ports import BackupRequest, DiskRequest, Export, PointDraft, Store
 
-DEFINITION_FILE = "domain.xml"
 _ADOPT_TRIES = 8
 
 
@@ -163,18 +163,23 @@ class Backup:
         self._probe(attempt)
         targets = [disk.target for disk in planned.plan.disks]
         scratch = self._space.check(vm, list(zip(targets, attempt.scratch, strict=True)))
+        beside = Beside(self._tools, vm.uuid)
         running = self._begin(vm, planned.plan.disks, attempt)
-        definition = self._tools.hypervisor.definition(vm.uuid)
-        self._observer.step("copy")
-        copier = self._copier(planned, chain, draft, reread_runs)
-        with self._space.watching(vm.uuid, scratch), self._tools.priority():
-            copied = copier.copy(vm, attempt.socket, planned.plan.disks, running.exports)
+        with self._space.watching(vm.uuid, scratch):
+            kept = beside.save(draft)
+            definition = self._tools.hypervisor.definition(vm.uuid)
+            self._observer.step("copy")
+            copier = self._copier(planned, chain, draft, reread_runs)
+            with self._tools.priority():
+                copied = copier.copy(vm, attempt.socket, planned.plan.disks, running.exports)
         self._observer.step("save")
-        files = (draft.save(DEFINITION_FILE, definition.encode()),)
+        files = (draft.save(DEFINITION_FILE, definition.encode()), *kept.files)
         point = self._manifest(vm, planned, running, copied)
+        warnings = (*point.warnings, *kept.warnings)
+        point = replace(point, files=files, warnings=warnings, autostart=kept.autostart)
         self._observer.step("commit")
         self._tools.cancel.check()
-        point = replace(point, files=files, finished=self._tools.clock.now())
+        point = replace(point, finished=self._tools.clock.now())
         draft.commit(point)
         self._observer.step("committed")
         return point

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vm_babysitter.domain.blocks import BLOCK_SIZE
-from vm_babysitter.domain.chain import PointDisk
+from vm_babysitter.domain.chain import Point, PointDisk, SavedFile
 from vm_babysitter.domain.errors import ImageUnreadable, InvalidInput, PointDamaged
+from vm_babysitter.engine.beside import DEFINITION_FILE, where_they_belong
 from vm_babysitter.engine.catalog import FoundPoint, find_point
 from vm_babysitter.engine.checked_reading import CheckedReading, Mismatch, Part, content_bytes
 from vm_babysitter.engine.meter import Meter
@@ -34,6 +35,8 @@ class Restored:
     files: tuple[Path, ...]
     content_bytes: int
     """Bytes written, zeros left aside."""
+    notes: tuple[str, ...] = ()
+    """What is to be known to put it in place, as sentences."""
 
 
 class Restore:
@@ -51,7 +54,7 @@ class Restore:
     def run(
         self, vm: str, point: str, targets: Sequence[str] = (), format: str | None = None
     ) -> Restored:
-        """Restore the disks named (all, if none is) and the files beside them.
+        """Restore the disks named and the definition; if none is named, all there is.
 
         Args:
             vm: name or UUID of the VM.
@@ -77,11 +80,12 @@ class Restore:
                     files.append(self._restore_disk(found, disk, format, place, meter))
                 except Mismatch as error:
                     raise self._damaged(found, f"disk {disk.target}: {error}") from error
-            for file in found.point.files:
+            for file in _choose_files(found, targets):
                 self._observer.step(f"restore {file.name}")
                 files.append(self._restore_file(found, file.name, file.digest, place))
             self._observer.step("finish")
-        return Restored(found.name, tuple(files), sum(needed))
+        notes = () if targets else _notes(found.point)
+        return Restored(found.name, tuple(files), sum(needed), notes)
 
     def _refuse_broken(self, found: FoundPoint) -> None:
         broken = found.chain.broken.get(found.point.seq)
@@ -193,6 +197,17 @@ class _Qcow2Sink:
     def _map(self, mapping: list[tuple[int, int, int]]) -> None:
         for block, place, count in mapping:
             self._image.map_data(block, place, count)
+
+
+def _choose_files(found: FoundPoint, targets: Sequence[str]) -> tuple[SavedFile, ...]:
+    """Return the files beside the disks; who asks for some disks wants data, not the machine."""
+    return tuple(f for f in found.point.files if not targets or f.name == DEFINITION_FILE)
+
+
+def _notes(point: Point) -> tuple[str, ...]:
+    """Say what else there is to do to have the whole VM back."""
+    autostart = ("the VM was set to start with the host",) if point.autostart else ()
+    return (*where_they_belong(point.files), *autostart)
 
 
 def _choose_disks(found: FoundPoint, targets: Sequence[str]) -> tuple[PointDisk, ...]:

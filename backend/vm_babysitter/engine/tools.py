@@ -15,6 +15,7 @@ from vm_babysitter.ports import (
     Observer,
     Priority,
     ScratchPlaces,
+    SideFiles,
 )
 
 
@@ -25,6 +26,7 @@ class Tools:
     hypervisor: Hypervisor
     exports: DiskExports
     places: ScratchPlaces
+    side_files: SideFiles
     guard: FreezeGuard
     clock: Clock
     fingerprint: Fingerprint

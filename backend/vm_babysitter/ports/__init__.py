@@ -19,10 +19,13 @@ from vm_babysitter.ports.host import (
     RestoreFiles,
     RestorePlace,
     ScratchPlaces,
+    SideContent,
+    SideFiles,
 )
 from vm_babysitter.ports.hypervisor import (
     ActiveJob,
     BackupRequest,
+    Belongings,
     DiskRequest,
     Export,
     Hypervisor,
@@ -42,6 +45,7 @@ from vm_babysitter.ports.store import (
 __all__ = [
     "ActiveJob",
     "BackupRequest",
+    "Belongings",
     "BlockIndex",
     "Clock",
     "DiskExports",
@@ -67,6 +71,8 @@ __all__ = [
     "RestoreFiles",
     "RestorePlace",
     "ScratchPlaces",
+    "SideContent",
+    "SideFiles",
     "Store",
     "StoredVm",
     "WrittenFile",

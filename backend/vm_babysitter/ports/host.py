@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -85,6 +86,27 @@ class ScratchPlaces(Protocol):
 
     def remove(self, path: str, nonce: str) -> None:
         """Remove a scratch file or socket that an attempt with this nonce left."""
+
+
+@dataclass(frozen=True, slots=True)
+class SideContent:
+    """What was found in a small file or a folder of such. Two that are equal agree on all."""
+
+    files: tuple[tuple[str, bytes], ...] = ()
+    """Name and content, by name; the name is empty where a single file was asked for."""
+    problems: tuple[str, ...] = ()
+    """What could not be read, and why."""
+
+
+class SideFiles(Protocol):
+    """Reads the small files that a VM has beside its disks, whoever may be writing to them."""
+
+    def read(self, path: str, limit: int, *, folder: bool) -> SideContent:
+        """Read a file, or all files of a folder, of ``limit`` bytes together at most.
+
+        Never fails: links, odd names, other things than files, and too much of them are
+        problems. Hidden files and files that go away meanwhile are passed over.
+        """
 
 
 class RestoreFiles(Protocol):

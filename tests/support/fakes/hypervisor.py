@@ -2,7 +2,7 @@
 
 import uuid as uuids
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.support.fakes.disk import FakeBitmap, FakeDisk
 from tests.support.fakes.faults import Faults, faulty
@@ -10,7 +10,7 @@ from vm_babysitter.domain.agent import AgentAnswer
 from vm_babysitter.domain.chain import Checkpoint
 from vm_babysitter.domain.errors import Busy, HypervisorError, VmNotFound
 from vm_babysitter.domain.vm import QEMU_RUNS, Disk, DiskState, PowerState, Vm
-from vm_babysitter.ports import ActiveJob, BackupRequest, Export, JobKind
+from vm_babysitter.ports import ActiveJob, BackupRequest, Belongings, Export, JobKind
 
 INTERNAL, INVALID, EXISTS, NO_CHECKPOINT, UNSUPPORTED = 1, 55, 8, 103, 67
 """libvirt's numbers: internal error, operation invalid, invalid argument, ..."""
@@ -46,6 +46,7 @@ class FakeVm:
     state: PowerState = PowerState.RUNNING
     persistent: bool = True
     definition: str = "<domain/>"
+    belongings: Belongings = field(default_factory=Belongings)
     other_disks: tuple[Disk, ...] = ()
     """Disks that are only described: drives, disks passed through and such."""
     checkpoints: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -62,8 +63,9 @@ class FakeVm:
     """What the agent says instead of thawing."""
 
     def start(self, state: PowerState = PowerState.RUNNING) -> None:
-        """Start it."""
+        """Start it; what was saved of its memory is used up."""
         self.state = state
+        self.belongings = replace(self.belongings, managed_save=False)
 
     def stop(self) -> None:
         """Switch it off; QEMU ends in good order."""
@@ -133,6 +135,10 @@ class FakeHypervisor(Faults):
     @faulty
     def definition(self, uuid: str) -> str:
         return self._find(uuid).definition
+
+    @faulty
+    def belongings(self, uuid: str) -> Belongings:
+        return self._find(uuid).belongings
 
     @faulty
     def disk_states(self, uuid: str) -> tuple[DiskState, ...]:
