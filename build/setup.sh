@@ -24,8 +24,11 @@ TEST_PACKAGES=(
   e2fsprogs
   libnbd-bin
   nbdkit
+  ovmf
   shellcheck
   virtnbdbackup
+  swtpm
+  swtpm-tools
 )
 
 say() { printf 'setup: %s\n' "$*"; }

@@ -1,7 +1,7 @@
 """The composition root: the only place that knows which adapter serves which port."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from vm_babysitter import __version__
@@ -10,21 +10,25 @@ from vm_babysitter.adapters.fingerprint import fingerprint
 from vm_babysitter.adapters.freeze_guard import WatchdogGuard
 from vm_babysitter.adapters.libvirt.connection import Connection
 from vm_babysitter.adapters.libvirt.hypervisor import LibvirtHypervisor
+from vm_babysitter.adapters.priority import lowered
 from vm_babysitter.adapters.qemu.exports import NbdExports
+from vm_babysitter.adapters.qemu.new_images import OwnImages
 from vm_babysitter.adapters.qemu.open_image import QemuImageTool
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.adapters.restore_place import EmptyDirectory
+from vm_babysitter.adapters.side_files import LocalSideFiles
 from vm_babysitter.adapters.store.local import LocalStore, open_store
 from vm_babysitter.adapters.workspace import Workspace
-from vm_babysitter.cli.composition import Place
+from vm_babysitter.cli.composition import FULL_SPEED, Effort, Place
 from vm_babysitter.domain.errors import InvalidInput
 from vm_babysitter.engine.backup import Backup
 from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.pace import Pace
 from vm_babysitter.engine.planning import Planner
 from vm_babysitter.engine.restore import Restore
-from vm_babysitter.engine.tools import Tools
+from vm_babysitter.engine.tools import ReadTools, Tools
 from vm_babysitter.engine.verify import Verify
-from vm_babysitter.ports import Hypervisor, Observer
+from vm_babysitter.ports import Hypervisor, Observer, Priority
 
 RUNTIME = Path("/run/vm-babysitter")
 """Sockets of backup jobs and marks of frozen guests: what a reboot may forget."""
@@ -45,7 +49,7 @@ class Standalone:
     def hypervisor(self) -> Iterator[Hypervisor]:
         """Connect to libvirt. Raises HypervisorUnreachable."""
         with Connection(self._place.uri) as connection:
-            yield LibvirtHypervisor(connection, self._images.info)
+            yield LibvirtHypervisor(connection, self._images.info, self._place.tpm_roots)
 
     def store(self, *, create: bool = False) -> LocalStore:
         """Open the backup folder. Raises StoreRefused and what ``open_store`` raises."""
@@ -68,7 +72,7 @@ class Standalone:
             yield Planner(hypervisor, store), hypervisor
 
     @contextmanager
-    def backup(self) -> Iterator[Backup]:
+    def backup(self, effort: Effort = FULL_SPEED) -> Iterator[Backup]:
         """Back up VMs; an empty folder becomes a backup folder."""
         with self.hypervisor() as hypervisor:
             store = self.store(create=True)
@@ -76,31 +80,37 @@ class Standalone:
                 hypervisor=hypervisor,
                 exports=NbdExports(),
                 places=Workspace(self._runtime, store.path),
+                side_files=LocalSideFiles(),
                 guard=WatchdogGuard(self._runtime, self._place.uri),
                 clock=self._clock,
                 fingerprint=fingerprint,
                 observer=self._observer,
                 cancel=self._cancel,
+                pace=Pace(effort.limit, self._cancel),
+                priority=_priority(effort),
                 versions={"vm-babysitter": __version__},
             )
             yield Backup(tools, store)
 
-    def verify(self) -> Verify:
+    def verify(self, effort: Effort = FULL_SPEED) -> Verify:
         """Verify points; libvirt is not needed."""
-        return Verify(self.store(), self._images, fingerprint, self._observer, self._cancel)
+        return Verify(self.store(), self._read_tools(effort))
 
-    def restore(self, to: Path) -> Restore:
+    def restore(self, to: Path, effort: Effort = FULL_SPEED) -> Restore:
         """Restore points; libvirt is not needed."""
-        return Restore(
-            self.store(),
-            self._images,
-            EmptyDirectory(to),
-            fingerprint,
-            self._observer,
-            self._cancel,
+        return Restore(self.store(), self._read_tools(effort), OwnImages(), EmptyDirectory(to))
+
+    def _read_tools(self, effort: Effort) -> ReadTools:
+        pace = Pace(effort.limit, self._cancel)
+        return ReadTools(
+            self._images, fingerprint, self._observer, self._cancel, pace, _priority(effort)
         )
 
     def _has_store(self) -> bool:
         """Whether there is a backup folder yet; an empty one is fine for a plan."""
         path = self._place.store
         return path is not None and not (path.is_dir() and not any(path.iterdir()))
+
+
+def _priority(effort: Effort) -> Priority:
+    return lowered if effort.low_priority else nullcontext

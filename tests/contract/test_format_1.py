@@ -13,6 +13,8 @@ from vm_babysitter.adapters.qemu.open_image import QemuImageTool
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.adapters.store.local import open_store
 from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.pace import Pace
+from vm_babysitter.engine.tools import ReadTools
 from vm_babysitter.engine.verify import Verify
 
 GOLDEN = Path(__file__).parents[1] / "data" / "format-1"
@@ -30,7 +32,12 @@ def folder(tmp_path: Path) -> Path:
 
 def verify(folder: Path) -> dict[str, tuple[str, ...]]:
     store = open_store(folder, FakeClock(), Qcow2Writer, digest_file, create=False, allow_ram=True)
-    work = Verify(store, QemuImageTool(), fingerprint, RecordingObserver(), Cancel())
+    work = Verify(
+        store,
+        ReadTools(
+            QemuImageTool(), fingerprint, RecordingObserver(), Cancel(), Pace(None, Cancel())
+        ),
+    )
     (vm,) = store.vms()
     results = work.all(vm.uuid)
     assert all(result.content or result.problems for result in results)

@@ -1,5 +1,7 @@
 """Which VMs there are and what a running QEMU tells of them: the fake and libvirt alike."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.support.bench import (
@@ -20,6 +22,7 @@ from tests.support.bench import (
 from vm_babysitter.domain.chain import Checkpoint
 from vm_babysitter.domain.errors import HypervisorError, VmNotFound
 from vm_babysitter.domain.vm import PowerState, Verdict, judge_disk
+from vm_babysitter.ports import Belongings
 
 NAMES = ('My "VM" & co', "-dash", "größe 日本 $(touch x)", "a:b,c'd", "<disk>")
 NOBODY = "6e1ad8b4-0c9e-4c11-9b1a-000000000000"
@@ -83,10 +86,23 @@ class HypervisorContract:
         vm.start(running=False)
         assert bench.hypervisor.vm(vm.name).state is PowerState.PAUSED
 
+    def test_a_paused_vm_can_be_made_to_go_on(self, bench: Bench) -> None:
+        vm = bench.vm()
+        assert bench.hypervisor.power(vm.uuid) is PowerState.OFF
+        bench.hypervisor.resume(vm.uuid)  # harmless
+        vm.start(running=False)
+        assert bench.hypervisor.power(vm.uuid) is PowerState.PAUSED
+        for _ in range(2):
+            bench.hypervisor.resume(vm.uuid)
+            assert bench.hypervisor.power(vm.uuid) is PowerState.RUNNING
+        assert bench.hypervisor.power(NOBODY) is PowerState.OFF
+
     def test_everything_about_an_unknown_vm_says_that_it_is_unknown(self, bench: Bench) -> None:
         hypervisor = bench.hypervisor
         for ask in (
             lambda: hypervisor.definition(NOBODY),
+            lambda: hypervisor.resume(NOBODY),
+            lambda: hypervisor.belongings(NOBODY),
             lambda: hypervisor.disk_states(NOBODY),
             lambda: hypervisor.active_job(NOBODY),
             lambda: hypervisor.end_backup(NOBODY),
@@ -108,6 +124,36 @@ class HypervisorContract:
         for disks in (off, bench.hypervisor.vm(vm.uuid).disks):
             verdicts = [(d.target, d.virtual_size, judge_disk(d).verdict) for d in disks]
             assert verdicts == [("vda", SIZE, Verdict.TRACKED), ("vdb", SIZE, Verdict.COMPARED)]
+
+    # -- what a VM has beside its disks -------------------------------------------------
+
+    def test_vm_without_anything_beside_its_disks_has_nothing(self, bench: Bench) -> None:
+        vm = bench.vm()
+        assert bench.hypervisor.belongings(vm.uuid) == Belongings()
+        vm.start()
+        assert bench.hypervisor.belongings(vm.uuid) == Belongings()
+
+    def test_nvram_is_told_running_or_not(self, bench: Bench, tmp_path: Path) -> None:
+        nvram = tmp_path / 'it\'s "my" <NVRAM>, ü & co: 日本.fd'
+        vm = bench.vm(nvram=nvram)
+        assert bench.hypervisor.belongings(vm.uuid) == Belongings(nvram=str(nvram))
+        vm.start(running=False)
+        assert bench.hypervisor.belongings(vm.uuid) == Belongings(nvram=str(nvram))
+
+    def test_autostart_is_that_of_the_moment(self, bench: Bench) -> None:
+        vm = bench.vm()
+        for on in (True, False):
+            vm.set_autostart(on=on)
+            assert bench.hypervisor.belongings(vm.uuid).autostart is on
+
+    def test_saved_memory_is_told_until_it_is_used(self, bench: Bench) -> None:
+        vm = bench.vm()
+        vm.start(running=False)
+        vm.managed_save()
+        assert bench.hypervisor.vm(vm.uuid).state is PowerState.OFF
+        assert bench.hypervisor.belongings(vm.uuid).managed_save
+        vm.start(running=False)
+        assert not bench.hypervisor.belongings(vm.uuid).managed_save
 
     def test_versions_are_numbers_with_dots(self, bench: Bench) -> None:
         versions = bench.hypervisor.versions()

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.bench import FIRST, RealBench, bitmaps, tracked, whole
 from tests.support.libvirtd import PrivateLibvirtd
+from tests.support.vm import TPM
 from vm_babysitter.adapters.libvirt.connection import Connection
 from vm_babysitter.adapters.libvirt.hypervisor import LibvirtHypervisor
 from vm_babysitter.adapters.qemu.img import info
@@ -36,6 +37,19 @@ def test_vm_removed_while_the_list_is_made_is_left_out(
     with Connection(libvirtd.uri) as connection:
         vms = LibvirtHypervisor(connection, remove_the_other).vms()
     assert {vm.name for vm in vms} == made - set(gone)
+
+
+def test_state_of_an_emulated_tpm_is_where_libvirt_put_it(
+    libvirtd: PrivateLibvirtd, libvirtd_bench: RealBench
+) -> None:
+    vm = libvirtd_bench.vm(devices=[TPM])
+    roots = [libvirtd.root / "no such folder", libvirtd.root / "lib" / "swtpm"]
+    with Connection(libvirtd.uri) as connection:
+        hypervisor = LibvirtHypervisor(connection, info, roots)
+        vm.start(running=False)
+        state = Path(hypervisor.belongings(vm.uuid).tpm)
+    assert state == roots[1] / vm.uuid / "tpm2"
+    assert (state / "tpm2-00.permall").stat().st_size > 0
 
 
 def test_block_job_is_told_with_its_disk(

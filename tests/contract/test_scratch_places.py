@@ -10,6 +10,7 @@ import pytest
 from tests.support.fakes.places import FakeScratchPlaces
 from tests.support.mounts import ram_disk, read_only
 from vm_babysitter.adapters.workspace import Workspace
+from vm_babysitter.domain.errors import ScratchUnfit
 from vm_babysitter.ports import ScratchPlaces
 
 NONCE, OTHER = "0a1b2c", "ffffff"
@@ -156,13 +157,28 @@ class TestWorkspace(PlacesContract):
         assert places.probe(missing) == "No such file or directory"
         assert not Path(missing).parent.exists()
 
-    def test_small_or_full_place_is_unfit(self, places: Workspace, tmp_path: Path) -> None:
+    def test_full_place_is_unfit(self, places: Workspace, tmp_path: Path) -> None:
         with ram_disk(tmp_path / "small", 1 << 20) as small:
-            path = str(small / "scratch")
-            assert "free" in places.probe(path)
-            (small / "all").write_bytes(bytes((1 << 20) - 4096))
-            assert places.probe(path) == "No space left on device" or "free" in places.probe(path)
+            (small / "all").write_bytes(bytes(1 << 20))
+            assert places.probe(str(small / "scratch")) == "No space left on device"
             assert [p.name for p in small.iterdir()] == ["all"]
+
+    def test_room_is_that_of_the_file_system_the_scratch_goes_to(
+        self, places: Workspace, disk: str, tmp_path: Path
+    ) -> None:
+        with ram_disk(tmp_path / "small", 1 << 20) as small:
+            path = small / "scratch"
+            room = places.room(str(path))
+            assert (room.free, room.total, room.device) == (1 << 20, 1 << 20, small.stat().st_dev)
+            assert places.used(str(path)) == 0
+            with path.open("wb") as file:
+                file.truncate(1 << 30)
+                file.write(bytes(200_000))
+            used = places.used(str(path))
+            assert 200_000 <= used < 300_000
+            assert places.room(str(path)).free == room.free - used
+        with pytest.raises(ScratchUnfit):
+            places.room(str(tmp_path / "nowhere" / "scratch"))
 
     def test_probe_that_was_killed_is_cleaned_up_with_the_scratch(
         self, places: Workspace, disk: str

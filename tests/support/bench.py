@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -18,7 +19,7 @@ from vm_babysitter.adapters.qemu.exports import NbdExports
 from vm_babysitter.adapters.qemu.img import info
 from vm_babysitter.domain.chain import Checkpoint
 from vm_babysitter.domain.vm import DiskState, PowerState
-from vm_babysitter.ports import BackupRequest, DiskExports, DiskRequest, Hypervisor
+from vm_babysitter.ports import BackupRequest, Belongings, DiskExports, DiskRequest, Hypervisor
 
 KIB = 1024
 SIZE = 16 * 64 * KIB
@@ -64,6 +65,12 @@ class BenchVm(Protocol):
     def checkpoints(self) -> set[str]:
         """Return the names of the checkpoints that libvirt knows of."""
 
+    def set_autostart(self, *, on: bool) -> None:
+        """Have it start with the host, or not."""
+
+    def managed_save(self) -> None:
+        """Have libvirt save its memory and switch it off."""
+
     def begin_foreign_backup(self, checkpoint: str | None = None) -> None:
         """Start a backup job of somebody else's over the disk vda."""
 
@@ -80,8 +87,14 @@ class Bench(Protocol):
     @property
     def exports(self) -> DiskExports: ...
 
-    def vm(self, name: str = "a vm", disks: Sequence[DiskSpec] = (DiskSpec(size=SIZE),)) -> BenchVm:
-        """Define a VM, off."""
+    def vm(
+        self,
+        name: str = "a vm",
+        disks: Sequence[DiskSpec] = (DiskSpec(size=SIZE),),
+        *,
+        nvram: Path | None = None,
+    ) -> BenchVm:
+        """Define a VM, off; with ``nvram``, which is made, one of UEFI."""
 
     def transient_vm(self, name: str) -> str:
         """Start a VM that is gone once it is off; return its UUID."""
@@ -151,9 +164,11 @@ class RealBench(_Places):
         name: str = "a vm",
         disks: Sequence[DiskSpec] = (DiskSpec(size=SIZE),),
         devices: Sequence[str] = (),
+        *,
+        nvram: Path | None = None,
     ) -> "RealVm":
         """Define a VM, off, with more devices given as XML."""
-        return RealVm(self._host, self._factory(name, disks, devices), self)
+        return RealVm(self._host, self._factory(name, disks, devices, nvram), self)
 
     def transient_vm(self, name: str) -> str:
         kind = f'<domain type="qemu"><name>{name}</name><memory unit="MiB">32</memory>'
@@ -186,6 +201,12 @@ class RealVm:
     def kill(self) -> None:
         self.vm.kill()
         assert self.vm.state == "shutoff"
+
+    def set_autostart(self, *, on: bool) -> None:
+        self.host.call("set_autostart", self.name, on)
+
+    def managed_save(self) -> None:
+        self.host.call("managed_save", self.name)
 
     def write(self, target: str, offset: int, data: bytes) -> None:
         self.vm.write_bytes(target, offset, data)
@@ -245,11 +266,16 @@ class FakeBench(_Places):
         self.exports = FakeDiskExports(self.hypervisor)
 
     def vm(
-        self, name: str = "a vm", disks: Sequence[DiskSpec] = (DiskSpec(size=SIZE),)
+        self,
+        name: str = "a vm",
+        disks: Sequence[DiskSpec] = (DiskSpec(size=SIZE),),
+        *,
+        nvram: Path | None = None,
     ) -> "FakeBenchVm":
         made = [FakeDisk(disk.target, disk.size, format=disk.format) for disk in disks]
         vm = self.hypervisor.add(name, *made)
         vm.state = PowerState.OFF
+        vm.belongings = Belongings(nvram="" if nvram is None else str(nvram))
         return FakeBenchVm(vm, self)
 
     def transient_vm(self, name: str) -> str:
@@ -274,6 +300,13 @@ class FakeBenchVm:
 
     def kill(self) -> None:
         self.fake.kill()
+
+    def set_autostart(self, *, on: bool) -> None:
+        self.fake.belongings = replace(self.fake.belongings, autostart=on)
+
+    def managed_save(self) -> None:
+        self.fake.stop()
+        self.fake.belongings = replace(self.fake.belongings, managed_save=True)
 
     def write(self, target: str, offset: int, data: bytes) -> None:
         self.fake.disks[target].write(offset, data)

@@ -1,6 +1,7 @@
 """Backups of a VM in memory into a real backup folder."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -17,14 +18,16 @@ from tests.support.fakes.places import FakeScratchPlaces
 from tests.support.read_qcow2 import read_layers
 from vm_babysitter.adapters.fingerprint import fingerprint
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
+from vm_babysitter.adapters.side_files import LocalSideFiles
 from vm_babysitter.adapters.store.draft import NewImage
 from vm_babysitter.adapters.store.local import LocalStore, open_store
 from vm_babysitter.domain.chain import Chain, Point, disk_layers
 from vm_babysitter.engine.backup import BackedUp, Backup
 from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.pace import Pace
 from vm_babysitter.engine.reconcile import Reconciler
-from vm_babysitter.engine.tools import Tools
-from vm_babysitter.ports import Store
+from vm_babysitter.engine.tools import ReadTools, Tools
+from vm_babysitter.ports import Belongings, ImageTool, SideFiles, Store
 
 T = TypeVar("T")
 
@@ -58,6 +61,9 @@ class EngineWorld:
     clock: FakeClock = field(default_factory=FakeClock)
     observer: RecordingObserver = field(default_factory=RecordingObserver)
     cancel: Cancel = field(default_factory=Cancel)
+    reread_runs: int = 0
+    """Off, so that what is read is what has changed."""
+    side_files: SideFiles = field(default_factory=LocalSideFiles)
 
     def __post_init__(self) -> None:
         self.exports = FakeDiskExports(self.hypervisor)
@@ -83,18 +89,27 @@ class EngineWorld:
             hypervisor=self._mortal(self.hypervisor),
             exports=self._mortal(self.exports),
             places=self._mortal(self.places),
+            side_files=self._mortal(self.side_files),
             guard=self._mortal(self.guard),
             clock=self.clock,
             fingerprint=fingerprint,
             observer=self.observer,
             cancel=self.cancel,
+            pace=Pace(None, self.cancel),
+            priority=nullcontext,
             versions={"vm-babysitter": "test"},
         )
+
+    def read_tools(self, images: ImageTool) -> ReadTools:
+        """Return what verifying and restoring work with."""
+        pace = Pace(None, self.cancel)
+        return ReadTools(images, fingerprint, self.observer, self.cancel, pace)
 
     def backup(self, *, force_full: bool = False) -> BackedUp:
         """Back the VM up a second later."""
         self.clock.advance(1)
-        return Backup(self.tools(), self._mortal(self.store)).run(self.name, force_full=force_full)
+        work = Backup(self.tools(), self._mortal(self.store))
+        return work.run(self.name, force_full=force_full, reread_runs=self.reread_runs)
 
     def backup_killed_at(self, step: str, *, force_full: bool = False) -> None:
         """Begin a backup in a process that is killed with ``kill -9`` when a step begins."""
@@ -161,7 +176,10 @@ FOREIGN = "virtnbdbackup.0"
 
 
 def lived_in(path: Path) -> EngineWorld:
-    """Return a VM whose disk has content, a foreign bitmap and a foreign checkpoint."""
+    """Return a VM whose disk has content, a foreign bitmap and a foreign checkpoint.
+
+    It has an NVRAM and a TPM.
+    """
     folder = path / "it's a {store}"
     folder.mkdir()
     world = EngineWorld(folder)
@@ -170,7 +188,18 @@ def lived_in(path: Path) -> EngineWorld:
     world.disk.write(5 * 65536, b"c" * 512)
     world.disk.layers[0].bitmaps[FOREIGN] = FakeBitmap()
     world.vm.checkpoints[FOREIGN] = ("vda",)
+    give_belongings(world, path / "its 'NVRAM', ü")
     return world
+
+
+def give_belongings(world: EngineWorld, folder: Path) -> None:
+    """Have the VM have an NVRAM and the state of a TPM, in a new folder, and start by itself."""
+    (folder / "tpm2").mkdir(parents=True)
+    (folder / "my, vars: x.fd").write_bytes(b"variables")
+    (folder / "tpm2" / ".lock").touch()
+    (folder / "tpm2" / "tpm2-00.permall").write_bytes(b"sealed")
+    nvram, tpm = folder / "my, vars: x.fd", folder / "tpm2"
+    world.vm.belongings = Belongings(nvram=str(nvram), tpm=str(tpm), autostart=True)
 
 
 def exact(world: EngineWorld, result: BackedUp) -> None:

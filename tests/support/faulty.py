@@ -123,8 +123,11 @@ class Watched:
 def main() -> None:
     runtime, faults = Path(sys.argv[1]), Faults([Fault(*f) for f in json.loads(sys.argv[2])])
 
+    tpms = runtime.parent / "lib" / "swtpm"  # RUNTIME lies where a private libvirt has its files
+
     def compose(place: Place, observer: Observer, cancel: Cancel) -> App:
-        return Standalone(replace(place, runtime=runtime), Watched(observer, faults), cancel)
+        place = replace(place, runtime=runtime, tpm_roots=(tpms,))
+        return Standalone(place, Watched(observer, faults), cancel)
 
     faults.watch()
     run(compose, sys.argv[3:])

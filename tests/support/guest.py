@@ -1,10 +1,13 @@
 """A VM with a small Linux in it: a file system, a guest agent, and a program that writes."""
 
 import contextlib
+import fcntl
 import json
 import re
 import socket
 import subprocess
+import sys
+import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -29,11 +32,13 @@ class Guest(TestVm):
     storage, and then says ``sequence <number>``.
     """
 
-    def __init__(self, host: LibvirtHost, folder: Path, name: str) -> None:
+    def __init__(
+        self, host: LibvirtHost, folder: Path, name: str, more_disks: Sequence[DiskSpec] = ()
+    ) -> None:
         self.log = folder / "serial.log"
         self._image = guest_image()
         self._agent_options: str | None = None
-        super().__init__(host, folder, name, [DISK], [GUEST_AGENT_CHANNEL])
+        super().__init__(host, folder, name, [DISK, *more_disks], [GUEST_AGENT_CHANNEL])
         make_ext4(self.paths["vda"], DISK.size)
         self.start(running=True)
         self.wait_for("guest up", _BOOT_SECONDS)
@@ -71,12 +76,21 @@ class Guest(TestVm):
 
     def run(self, command: str) -> None:
         """Run a shell command in the guest, frozen or not, and wait for its end."""
+        self.wait_for(self.begin(command))
+
+    def begin(self, command: str) -> str:
+        """Begin a shell command in the guest; return what it says when it has succeeded."""
         self._marker += 1
         marker = f"done {self._marker} "
         with contextlib.closing(socket.socket(socket.AF_UNIX)) as console:
             console.connect(str(self._console))
             console.sendall(f"{command}; echo {marker}$?\n".encode())
-            self.wait_for(marker + "0")
+            wait_until(lambda: not _unread(console))
+        return marker + "0"
+
+    def says(self, text: str) -> bool:
+        """Whether the guest has said something."""
+        return text in self._said()
 
     def have_agent(self, options: str = "") -> None:
         """See that an agent with these options is there and answers."""
@@ -141,14 +155,23 @@ class Guest(TestVm):
 
 
 @contextlib.contextmanager
-def guest_on(host: LibvirtHost, folder: Path, name: str) -> Iterator[Guest]:
+def guest_on(
+    host: LibvirtHost, folder: Path, name: str, more_disks: Sequence[DiskSpec] = ()
+) -> Iterator[Guest]:
     """A running guest that is gone afterwards."""
-    guest = Guest(host, folder, name)
+    guest = Guest(host, folder, name, more_disks)
     try:
         yield guest
     finally:
         guest.kill()
         guest.remove()
+
+
+def _unread(connection: socket.socket) -> int:
+    """How many bytes the other end has not taken yet."""
+    buffer = bytearray(4)
+    fcntl.ioctl(connection, termios.TIOCOUTQ, buffer)
+    return int.from_bytes(buffer, sys.byteorder)
 
 
 def make_ext4(image: Path, size: int) -> None:

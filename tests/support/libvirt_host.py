@@ -93,6 +93,8 @@ def write_qemu_conf(folder: Path, user: str = "root") -> None:
     (folder / "qemu.conf").write_text(
         f'user = "{user}"\n'
         f'group = "{user}"\n'
+        'swtpm_user = "root"\n'  # which alone gets through to our temporary folder
+        'swtpm_group = "root"\n'
         'security_driver = "none"\n'
         'stdio_handler = "file"\n'  # no virtlogd
         "cgroup_controllers = []\n"

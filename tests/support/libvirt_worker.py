@@ -80,6 +80,13 @@ class Operations:
         if persistent:
             domain.undefineFlags(_REMOVE_ALL)
 
+    def set_autostart(self, name: str, on: bool) -> None:
+        self._domain(name).setAutostart(on)
+
+    def managed_save(self, name: str) -> None:
+        """Save a VM's memory and switch it off; it goes on from there at the next start."""
+        self._domain(name).managedSave(0)
+
     def state(self, name: str) -> str:
         number = self._domain(name).state()[0]
         return _STATES.get(number, str(number))

@@ -17,6 +17,10 @@ for pair in etc:/etc run:/run lib:/var/lib cache:/var/cache log:/var/log; do
   mkdir -p "$place"
   mount --bind "$1/${pair%%:*}" "$place"
 done
+# Where TPM emulators log, and where certificates for new ones are made.
+for pair in log:/var/log/swtpm ca:/var/lib/swtpm-localca; do
+  [ ! -d "${pair#*:}" ] || mount --bind "$1/${pair%%:*}" "${pair#*:}"
+done
 exec /usr/sbin/libvirtd --config /etc/libvirt/libvirtd.conf --pid-file "$1/libvirtd.pid"
 """
 
@@ -34,7 +38,7 @@ class PrivateLibvirtd:
         self._pid_file = root / "libvirtd.pid"
         self._reapers: list[subprocess.Popen[bytes]] = []
         self._worker: Worker | None = None
-        for name in ("run", "lib", "cache", "log"):
+        for name in ("run", "lib", "cache", "log", "ca"):
             (root / name).mkdir(exist_ok=True)
         write_qemu_conf(root / "etc", user)
         (root / "etc" / "libvirtd.conf").write_text(

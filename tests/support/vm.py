@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +18,9 @@ from tests.support.qmp import Qmp
 
 MIB = 1024 * 1024
 EMULATOR = "/usr/bin/qemu-system-x86_64"
+FIRMWARE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
+EMPTY_NVRAM = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
+TPM = '<tpm model="tpm-tis"><backend type="emulator" version="2.0"/></tpm>'
 GUEST_AGENT_CHANNEL = (
     '<channel type="unix"><target type="virtio" name="org.qemu.guest_agent.0"/></channel>'
 )
@@ -63,6 +67,7 @@ class TestVm:
     """One VM on ``host``, its disk images under ``folder``. Defined at once, not started.
 
     ``extra_devices`` are XML elements for ``<devices>``: a cdrom, a shareable disk, a channel.
+    With ``nvram``, the path of a file that is made, its firmware is UEFI.
     """
 
     __test__: ClassVar[bool] = False
@@ -74,8 +79,10 @@ class TestVm:
         name: str,
         disks: Sequence[DiskSpec] = (DiskSpec(),),
         extra_devices: Sequence[str] = (),
+        nvram: Path | None = None,
     ) -> None:
         self.host = host
+        self.nvram = nvram
         self.name = name
         self.disks = {disk.target: disk for disk in disks}
         self.paths = {d.target: d.path or folder / f"{d.target}.{d.format}" for d in disks}
@@ -83,16 +90,19 @@ class TestVm:
         self._socket = Path(tempfile.mkdtemp(dir=host.root, prefix="qmp")) / "s"
         for disk in disks:
             create_image(self.paths[disk.target], disk)
+        if nvram is not None:
+            shutil.copyfile(EMPTY_NVRAM, nvram)
         self.uuid = self.define(self.xml(extra_devices))
 
     def xml(self, extra_devices: Sequence[str] = ()) -> str:
         """The XML that defines this VM."""
-        kind = "kvm" if kvm_works() else "qemu"
+        # UEFI is always emulated: some machines' KVM stops it at its first FPU instruction.
+        kind = "kvm" if kvm_works() and self.nvram is None else "qemu"
         domain = etree.Element("domain", {"type": kind}, nsmap={"qemu": _QEMU_NAMESPACE})
         _add(domain, "name", text=self.name)
-        _add(domain, "memory", unit="MiB", text="32")
+        _add(domain, "memory", unit="MiB", text="32" if self.nvram is None else "128")
         _add(domain, "vcpu", text="1")
-        _add(_add(domain, "os"), "type", machine="pc", text="hvm")
+        self._add_firmware(domain)
         devices = _add(domain, "devices")
         _add(devices, "emulator", text=EMULATOR)
         for disk in self.disks.values():
@@ -194,6 +204,15 @@ class TestVm:
             return copy_content(*self._top_image(qmp, target), path)
         return copy_content(self.paths[target], self.disks[target].format, path)
 
+    def _add_firmware(self, domain: etree._Element) -> None:
+        system = _add(domain, "os")
+        machine = "pc" if self.nvram is None else "q35"
+        _add(system, "type", machine=machine, text="hvm")
+        if self.nvram is not None:
+            _add(system, "loader", text=str(FIRMWARE), readonly="yes", type="pflash")
+            _add(system, "nvram", text=str(self.nvram))
+            _add(_add(domain, "features"), "acpi")
+
     def _disk_element(self, disk: DiskSpec) -> etree._Element:
         element = etree.Element("disk", {"type": "file", "device": "disk"})
         driver = _add(element, "driver", name="qemu", type=disk.format, discard="unmap")
@@ -254,10 +273,11 @@ class VmFactory:
         name: str = 'My "VM" & co',
         disks: Sequence[DiskSpec] = (DiskSpec(),),
         extra_devices: Sequence[str] = (),
+        nvram: Path | None = None,
     ) -> TestVm:
         folder = self._folder / f"vm {len(self._vms)}"
         folder.mkdir()
-        vm = TestVm(self.host, folder, name, disks, extra_devices)
+        vm = TestVm(self.host, folder, name, disks, extra_devices, nvram)
         self._vms.append(vm)
         return vm
 

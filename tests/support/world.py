@@ -53,7 +53,14 @@ class World:
     """One VM with two disks, one store, and a copy of each disk for each point made."""
 
     def __init__(
-        self, host: PrivateLibvirtd, folder: Path, name: str = NAME, *, running: bool = False
+        self,
+        host: PrivateLibvirtd,
+        folder: Path,
+        name: str = NAME,
+        *,
+        running: bool = False,
+        devices: Sequence[str] = (),
+        nvram: Path | None = None,
     ) -> None:
         self.host = host
         self.folder = folder
@@ -62,7 +69,7 @@ class World:
         self.runtime = Path(str(host.root / f"runtime-{os.getpid()}-{folder.name[-24:]}"))
         for path in (self.disks, self.store, folder / "references"):
             path.mkdir(parents=True)
-        self.vm = TestVm(host, self.disks, name, DISKS)
+        self.vm = TestVm(host, self.disks, name, DISKS, devices, nvram)
         self.power = "running" if running else "paused"
         self.boot()
         self.allow_ram = True

@@ -21,6 +21,7 @@ from vm_babysitter.domain.errors import (
     VmNotEligible,
     VmNotFound,
 )
+from vm_babysitter.domain.space import Room
 from vm_babysitter.ports import ActiveJob, JobKind
 
 BLOCK = 65536
@@ -66,7 +67,9 @@ def test_the_manifest_tells_the_facts(grown: EngineWorld) -> None:
     assert point.checkpoint.disks == ("vda",)
     assert point.checkpoint.created == int(point.taken.timestamp())
     assert point.versions == {"vm-babysitter": "test", "libvirt": "9.0.0", "qemu": "7.2.0"}
-    assert [file.name for file in point.files] == ["domain.xml"]
+    names = ["domain.xml", "nvram.fd", "tpm-tpm2-00.permall"]
+    assert [file.name for file in point.files] == names
+    assert point.autostart
     (chain,) = grown.chains()
     path = grown.store.file_path(grown.vm.uuid, chain, point, "domain.xml")
     assert path.read_text() == grown.vm.definition
@@ -390,24 +393,29 @@ class FullStore(LocalStore):
 
     free = 0
 
-    def free_bytes(self) -> int:
-        return self.free
+    def room(self) -> Room:
+        return Room(self.free, 100 * BLOCK, 1)
 
 
 def test_too_little_space_for_a_full_is_found_before_anything_is_copied(
     world: EngineWorld,
 ) -> None:
     store = world.store = FullStore(world.path, "id", Qcow2Writer, digest_file)
-    store.free = 3 * BLOCK + 511
+    store.free = 4 * BLOCK + 511  # a hundredth of it all stays free
     with pytest.raises(NotEnoughSpace) as caught:
         world.backup()
-    assert (caught.value.free, caught.value.needed) == (3 * BLOCK + 511, 3 * BLOCK + 512)
+    assert (caught.value.free, caught.value.needed) == (4 * BLOCK + 511, 4 * BLOCK + 512)
     assert world.exports.readers["vda"].bytes_read == 0
     assert (world.leftovers(), world.chains()) == ([], ())
     store.free += 1
     exact(world, world.backup())
 
 
-def test_an_increment_is_tried_even_with_little_space(grown: EngineWorld) -> None:
-    grown.store = FullStore(grown.path, "id", Qcow2Writer, digest_file)
+def test_an_increment_is_tried_with_little_space_but_not_without(grown: EngineWorld) -> None:
+    store = grown.store = FullStore(grown.path, "id", Qcow2Writer, digest_file)
+    store.free = BLOCK - 1
+    with pytest.raises(NotEnoughSpace):
+        grown.backup()
+    assert grown.leftovers() == []
+    store.free = BLOCK
     exact(grown, grown.backup())

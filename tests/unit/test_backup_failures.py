@@ -78,6 +78,7 @@ CALLS = (
     "begin_backup",
     "forget_checkpoints",
     "definition",
+    "belongings",
     "agent_missing",
     "versions",
 )

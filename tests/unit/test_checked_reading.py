@@ -6,12 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.fakes.images import FakeImageTool
+from tests.support.fakes.observer import RecordingObserver
 from tests.support.memory_disk import MemoryLayer, MemoryReader, blocks_of, flagged, merged
 from vm_babysitter.adapters.fingerprint import fingerprint
 from vm_babysitter.domain.blocks import BLOCK_SIZE, ZERO_HASH, Flagged
 from vm_babysitter.domain.errors import Cancelled, ConnectionLost
 from vm_babysitter.engine.cancel import Cancel
-from vm_babysitter.engine.checked_reading import CheckedReading, Mismatch, content_bytes
+from vm_babysitter.engine.checked_reading import CheckedReading, Mismatch, Part, content_bytes
+from vm_babysitter.engine.pace import Pace
+from vm_babysitter.engine.tools import ReadTools
 
 TAIL = 512
 
@@ -39,12 +43,17 @@ class Sink:
     def __init__(self, size: int) -> None:
         self.content = bytearray(size)
         self.taken: list[range] = []
+        self.numbers: list[int] = []
         self._lock = threading.Lock()
 
-    def __call__(self, offset: int, data: memoryview) -> None:
+    def __call__(self, number: int, parts: list[Part]) -> None:
         with self._lock:
-            self.content[offset : offset + len(data)] = data
-            self.taken.append(range(offset, offset + len(data)))
+            self.numbers.append(number)
+            for block, data, hashes in parts:
+                offset = block * BLOCK_SIZE
+                self.content[offset : offset + len(data)] = data
+                self.taken.append(range(offset, offset + len(data)))
+                assert blocks_of(bytes(data)) == hashes
 
     @property
     def blocks(self) -> list[int]:
@@ -55,8 +64,14 @@ class Sink:
 def read(disk: bytes, index: MemoryLayer, told: set[int] | None = None, threads: int = 1) -> Sink:
     sink = Sink(len(disk))
     reader = MemoryReader(disk, zeros_of(disk, told or set()), threads=threads)
-    CheckedReading(reader, merged((index,)), fingerprint, sink, Cancel()).run()
+    CheckedReading(reader, merged((index,)), sink, read_tools()).run()
+    assert sorted(sink.numbers) == list(range(len(sink.numbers)))
     return sink
+
+
+def read_tools(cancel: Cancel | None = None) -> ReadTools:
+    cancel = cancel or Cancel()
+    return ReadTools(FakeImageTool(), fingerprint, RecordingObserver(), cancel, Pace(None, cancel))
 
 
 kinds = st.lists(st.sampled_from([0, 0, 1, 2]), min_size=1, max_size=8)
@@ -114,9 +129,7 @@ def test_a_wrong_block_never_reaches_the_sink() -> None:
     sink = Sink(len(disk))
     changed = bytearray(disk)
     changed[2 * BLOCK_SIZE] ^= 1
-    reading = CheckedReading(
-        MemoryReader(changed), merged((index_of(disk),)), fingerprint, sink, Cancel()
-    )
+    reading = CheckedReading(MemoryReader(changed), merged((index_of(disk),)), sink, read_tools())
     with pytest.raises(Mismatch):
         reading.run()
     assert 2 not in sink.blocks
@@ -129,7 +142,7 @@ def test_blocks_that_a_newer_layer_made_zero_count_as_zero() -> None:
     for told in (set[int](), {1}):
         sink = Sink(len(disk))
         reader = MemoryReader(disk, zeros_of(disk, told))
-        CheckedReading(reader, merged((newer, full)), fingerprint, sink, Cancel()).run()
+        CheckedReading(reader, merged((newer, full)), sink, read_tools()).run()
         assert sink.blocks == [0, 2]
 
 
@@ -144,17 +157,17 @@ def test_reading_stops_on_request_and_what_the_sink_raises_comes_up() -> None:
     disk = disk_of([1] * 40)
     cancel = Cancel()
 
-    def stop(_offset: int, _data: memoryview) -> None:
+    def stop(_number: int, _parts: list[Part]) -> None:
         cancel.request()
 
-    def fail(_offset: int, _data: memoryview) -> None:
+    def fail(_number: int, _parts: list[Part]) -> None:
         raise ConnectionLost("sink", "gone")
 
     index = index_of(disk)
     with pytest.raises(Cancelled):
-        CheckedReading(MemoryReader(disk), merged((index,)), fingerprint, stop, cancel).run()
+        CheckedReading(MemoryReader(disk), merged((index,)), stop, read_tools(cancel)).run()
     with pytest.raises(ConnectionLost):
-        CheckedReading(MemoryReader(disk), merged((index,)), fingerprint, fail, Cancel()).run()
+        CheckedReading(MemoryReader(disk), merged((index,)), fail, read_tools()).run()
 
 
 @given(kinds)

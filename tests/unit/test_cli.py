@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from tests.support.engine_world import EngineWorld
 from tests.support.points import a_disk, chain, compared_disk, line
 from vm_babysitter.cli import render
-from vm_babysitter.cli.composition import Place
+from vm_babysitter.cli.composition import Effort, Place
 from vm_babysitter.cli.main import cli
 from vm_babysitter.domain.chain import StoredPoint, UnreadablePoint
 from vm_babysitter.domain.errors import (
@@ -72,6 +72,7 @@ class FakeApp:
     error: Exception | None = None
     places: list[Place] = field(default_factory=list)
     to: list[Path] = field(default_factory=list)
+    efforts: list[Effort] = field(default_factory=list)
 
     def compose(self, place: Place, _observer: Observer, _cancel: Cancel) -> "FakeApp":
         self.places.append(place)
@@ -91,14 +92,17 @@ class FakeApp:
         yield Planner(self.world.hypervisor, self.world.store), self.world.hypervisor
 
     @contextmanager
-    def backup(self) -> Iterator[Backup]:
+    def backup(self, effort: Effort) -> Iterator[Backup]:
+        self.efforts.append(effort)
         self.world.clock.advance(1)
         yield Backup(self.world.tools(), self.world.store)
 
-    def verify(self) -> Verify:
+    def verify(self, effort: Effort) -> Verify:
+        self.efforts.append(effort)
         return cast(Verify, self.answers)
 
-    def restore(self, to: Path) -> Restore:
+    def restore(self, to: Path, effort: Effort) -> Restore:
+        self.efforts.append(effort)
         self.to.append(to)
         return cast(Restore, self.answers)
 
@@ -119,6 +123,31 @@ def app(ram_path: Path) -> FakeApp:
     world = EngineWorld(ram_path, name=NAME)
     world.disk.write(0, b"x" * 70000)
     return FakeApp(world)
+
+
+# --- how hard it works
+
+
+COMMANDS = (("backup", NAME), ("verify", NAME), ("restore", NAME, "latest", "--to", "x"))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c[0])
+def test_jobs_let_the_vms_go_first_unless_told_otherwise(
+    app: FakeApp, command: tuple[str, ...]
+) -> None:
+    app.answers.restored = Restored("x/000000", (), 0)
+    app.answers.verified = (Verified("x/000000", (), content=True),)
+    app.call(*command)
+    app.call(*command, "--limit", "1.5M", "--priority", "normal")
+    assert app.efforts == [Effort(None, True), Effort(3 << 19, False)]
+
+
+@pytest.mark.parametrize("limit", ["fast", "0", "-5M", "63K", "1e9", "", "5 furlongs"])
+def test_a_limit_that_is_no_sensible_rate_is_refused(app: FakeApp, limit: str) -> None:
+    result = app.call("backup", NAME, "--limit", limit)
+    assert (result.exit_code, app.efforts) == (2, [])
+    assert "--limit" in result.stderr
+    assert repr(limit) in result.stderr
 
 
 # --- how it ends
@@ -285,7 +314,7 @@ def test_a_backup_tells_its_point_and_what_it_read_and_stored(app: FakeApp) -> N
     assert "128 KiB read, 128 KiB stored" in result.stdout
     assert "Not paused cleanly for the backup: the VM has no guest agent." in result.stdout
     data = app.json("backup", NAME)
-    assert set(data) == {"point", "seconds", "left", "manifest"}
+    assert set(data) == {"point", "seconds", "left", "vm_resumed", "manifest"}
     assert data["point"] == f"{chain.directory}/000001"
     assert data["manifest"]["seq"] == 1
     assert data["manifest"]["disks"][0]["method"] == "bitmap"
@@ -303,6 +332,15 @@ def test_a_backup_with_a_warning_is_complete_and_ends_with_3(app: FakeApp) -> No
     assert result.exit_code == 3
     assert "is complete" in result.stdout
     assert "Warning: disk vdb is not backed up: shared with other VMs" in result.stdout
+
+
+def test_a_vm_that_had_to_be_resumed_is_a_warning(app: FakeApp) -> None:
+    app.world.backup_killed_at("copied vda")
+    app.world.vm.state = PowerState.STUCK
+    result = app.call("backup", NAME)
+    assert result.exit_code == 3
+    assert "is complete" in result.stdout
+    assert "Warning: the VM was paused for a while" in result.stdout
 
 
 def test_cleaning_up_that_failed_is_a_warning(app: FakeApp) -> None:
@@ -400,15 +438,18 @@ def test_verifying_a_vm_without_points_ends_with_10(app: FakeApp) -> None:
 
 def test_a_restore_names_its_files(app: FakeApp) -> None:
     path = Path("/out/{a} b/vda.qcow2")
-    app.answers.restored = Restored("c/000001", (path,), 3 << 20)
+    app.answers.restored = Restored("c/000001", (path,), 3 << 20, ("it's at '/x'",))
     arguments = ("restore", NAME, "latest", "--to", "/out", "--disk", "vda", "--disk", "vdb")
     result = app.call(*arguments, "--format", "raw")
     assert result.exit_code == 0
-    assert result.stdout == f"Restored c/000001: 3 MiB of content, checked.\n  {path}\n"
+    assert result.stdout == (
+        f"Restored c/000001: 3 MiB of content, checked.\n  {path}\nNote: it's at '/x'.\n"
+    )
     assert app.json(*arguments) == {
         "point": "c/000001",
         "files": [str(path)],
         "content_bytes": 3 << 20,
+        "notes": ["it's at '/x'"],
     }
     assert app.to == [Path("/out")] * 2
     assert app.answers.asked == [

@@ -42,6 +42,7 @@ from vm_babysitter.engine.copying import (
     runs_to_copy,
     touched_map,
 )
+from vm_babysitter.engine.pace import Pace
 
 GRAIN = 4096
 """Bytes: the unit of a small cluster, and of what these guests write."""
@@ -119,7 +120,7 @@ class Job:
             NewLayer(layer, MemoryIndexWriter(layer)),
             fingerprint,
             self.read.append,
-            self.cancel,
+            Pace(None, self.cancel),
         )
         return layer, copier.copy(self.runs())
 
@@ -360,7 +361,7 @@ def test_results_of_several_threads_come_out_in_order() -> None:
         NewLayer(layer, MemoryIndexWriter(layer)),
         fingerprint,
         lambda _: None,
-        Cancel(),
+        Pace(None, Cancel()),
     )
     copier.copy(runs_to_copy(reader, tracked=False, parent_size=None))
     assert content_of((layer,)) == bytes(disk)

@@ -11,7 +11,6 @@ from vm_babysitter.adapters.store.place import (
     check_new_place,
     check_place,
     filesystem_type,
-    free_bytes,
 )
 from vm_babysitter.domain.errors import StoreRefused
 
@@ -96,10 +95,6 @@ def test_ram_is_refused_unless_it_is_allowed() -> None:
     assert "RAM (tmpfs)" in refusal(shm, allow_ram=False)
     assert "RAM (tmpfs)" in refusal(shm, allow_ram=False, writable=False)
     check_place(shm, writable=True, allow_ram=True)
-
-
-def test_a_place_has_free_space(tmp_path: Path) -> None:
-    assert free_bytes(tmp_path) > 0
 
 
 def backups(path: Path) -> None:

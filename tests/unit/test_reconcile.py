@@ -145,7 +145,14 @@ def test_files_without_the_nonce_of_the_attempt_are_never_removed(world: EngineW
     assert only_foreign(world)
 
 
-UNDOING = ("active_job", "end_backup", "forget_checkpoints", "vm", "disk_states", "remove_bitmaps")
+UNDOING = (
+    "active_job",
+    "end_backup",
+    "forget_checkpoints",
+    "power",
+    "disk_states",
+    "remove_bitmaps",
+)
 
 
 def failing(world: EngineWorld, call: str, *, after: bool) -> None:

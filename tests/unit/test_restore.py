@@ -9,8 +9,9 @@ from tests.support.engine_world import EngineWorld
 from tests.support.fakes.disk import FakeDisk
 from tests.support.fakes.images import FakeImageTool
 from tests.support.read_qcow2 import read_layers
-from vm_babysitter.adapters.fingerprint import fingerprint
+from vm_babysitter.adapters.qemu.new_images import OwnImages
 from vm_babysitter.adapters.restore_place import EmptyDirectory
+from vm_babysitter.adapters.store.files import NewFile
 from vm_babysitter.domain.errors import (
     BabysitterError,
     Cancelled,
@@ -19,9 +20,8 @@ from vm_babysitter.domain.errors import (
     NotEnoughSpace,
     PointDamaged,
     StoreFailed,
-    TransferFailed,
 )
-from vm_babysitter.engine.restore import Restore, Restored
+from vm_babysitter.engine.restore import FORMATS, Restore, Restored
 
 BLOCK = 65536
 
@@ -72,7 +72,7 @@ def restore(
     format: str | None = None,
 ) -> Restored:
     place = EmptyDirectory(to)
-    work = Restore(world.store, tool, place, fingerprint, world.observer, world.cancel)
+    work = Restore(world.store, world.read_tools(tool), OwnImages(), place)
     return work.run(world.name, point, targets, format)
 
 
@@ -206,12 +206,23 @@ def test_image_that_cannot_be_opened_means_a_damaged_point(
     assert "disk vda: Image is not in qcow2 format" in error.message
 
 
-@pytest.mark.parametrize("call", ["create", "write", "flush"])
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("call", ["write", "sync_and_close"])
 def test_place_that_fails_while_it_is_written_to_is_no_damage(
-    world: EngineWorld, to: Path, tool: FakeImageTool, call: str
+    world: EngineWorld,
+    to: Path,
+    tool: FakeImageTool,
+    call: str,
+    format: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tool.fail[call] = TransferFailed("Writing", 0, "No space left on device")
-    refused(world, to, tool, TransferFailed)
+    def fail(_file: NewFile, *_arguments: object) -> None:
+        raise StoreFailed(str(to), "No space left on device")
+
+    monkeypatch.setattr(NewFile, call, fail)
+    with pytest.raises(StoreFailed, match="No space left"):
+        restore(world, to, tool, format=format)
+    assert not to.exists()
 
 
 def test_point_that_needs_more_space_than_there_is_is_refused_first(
@@ -224,7 +235,7 @@ def test_point_that_needs_more_space_than_there_is_is_refused_first(
             asked.append(needed)
             raise NotEnoughSpace(str(to), needed - 1, needed)
 
-    work = Restore(world.store, tool, Full(to), fingerprint, world.observer, world.cancel)
+    work = Restore(world.store, world.read_tools(tool), OwnImages(), Full(to))
     with pytest.raises(NotEnoughSpace):
         work.run(world.name, "latest")
     assert asked

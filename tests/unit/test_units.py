@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vm_babysitter.lib.units import format_bytes, format_duration
+from vm_babysitter.lib.units import format_bytes, format_duration, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,33 @@ def test_what_is_told_is_near_the_amount(amount: int) -> None:
     power = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB").index(unit)
     assert abs(float(number) * 1024**power - amount) <= 0.051 * 1024**power + 0.006 * amount
     assert float(number) < 1024 or unit == "PiB"
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [
+        ("0", 0),
+        ("4096", 4096),
+        ("50M", 50 << 20),
+        ("50m", 50 << 20),
+        ("50MB", 50 << 20),
+        ("50 MiB", 50 << 20),
+        (" 1.5G ", 3 << 29),
+        ("2T", 2 << 40),
+        ("64KiB", 64 << 10),
+        ("7B", 7),
+    ],
+)
+def test_an_amount_is_understood_as_people_write_it(text: str, amount: int) -> None:
+    assert parse_bytes(text) == amount
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "1.", ".5M", "1e6", "5 furlongs", "٣M", "1M1"])
+def test_what_is_no_amount_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not an amount"):
+        parse_bytes(text)
+
+
+@given(st.integers(0, 1 << 50))
+def test_what_is_written_out_in_bytes_is_read_back(amount: int) -> None:
+    assert parse_bytes(f"{amount}") == parse_bytes(f"{amount} B") == amount

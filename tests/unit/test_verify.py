@@ -10,7 +10,6 @@ import pytest
 from tests.support.engine_world import EngineWorld
 from tests.support.fakes.disk import FakeDisk
 from tests.support.fakes.images import FakeImageTool
-from vm_babysitter.adapters.fingerprint import fingerprint
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.adapters.store.local import LocalStore
 from vm_babysitter.domain.errors import (
@@ -22,7 +21,7 @@ from vm_babysitter.domain.errors import (
     VmNotFound,
 )
 from vm_babysitter.engine.verify import Verified, Verify
-from vm_babysitter.ports import ImageInfo
+from vm_babysitter.ports import ImageInfo, Passed
 
 BLOCK = 65536
 
@@ -56,7 +55,7 @@ def world(ram_path: Path) -> EngineWorld:
 
 def verify(world: EngineWorld, tool: FakeImageTool | None = None) -> Verify:
     images = FakeImageTool() if tool is None else tool
-    return Verify(world.store, images, fingerprint, world.observer, world.cancel)
+    return Verify(world.store, world.read_tools(images))
 
 
 def results(
@@ -208,9 +207,11 @@ class CountingStore(LocalStore):
         super().__init__(path, "id", Qcow2Writer, digest_file)
         self.checked: list[Path] = []
 
-    def check_file(self, path: Path, digest: str, *, image: bool) -> str:
+    def check_file(
+        self, path: Path, digest: str, *, image: bool, passed: Passed = lambda _: None
+    ) -> str:
         self.checked.append(path)
-        return super().check_file(path, digest, image=image)
+        return super().check_file(path, digest, image=image, passed=passed)
 
 
 def test_each_file_is_read_once_for_its_digest(world: EngineWorld) -> None:

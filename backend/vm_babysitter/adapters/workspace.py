@@ -5,11 +5,11 @@ import re
 import stat
 from pathlib import Path
 
-from vm_babysitter.domain.errors import StoreFailed
-from vm_babysitter.lib.units import format_bytes
+from vm_babysitter.adapters.room import room
+from vm_babysitter.domain.errors import ScratchUnfit, StoreFailed
+from vm_babysitter.domain.space import Room
 
-MIN_FREE = 64 << 20
-"""Bytes that must be free where scratch files go."""
+_SECTOR = 512
 _SOCKET = "nbd.socket"
 _NONCE = re.compile(r"[0-9a-f]{6}")
 _PROBE = b"vm-babysitter probe\n"
@@ -44,13 +44,24 @@ class Workspace:
             finally:
                 os.close(descriptor)
                 trial.unlink()
-            state = os.statvfs(trial.parent)
         except OSError as error:
             return error.strerror or str(error)
-        free = state.f_bavail * state.f_frsize
-        if free < MIN_FREE:
-            return f"only {format_bytes(free)} are free there, {format_bytes(MIN_FREE)} are needed"
         return ""
+
+    def room(self, path: str) -> Room:
+        """See the port."""
+        folder = Path(path).parent
+        try:
+            return room(folder)
+        except OSError as error:
+            raise ScratchUnfit(str(folder), error.strerror or str(error)) from error
+
+    def used(self, path: str) -> int:
+        """See the port."""
+        try:
+            return os.lstat(path).st_blocks * _SECTOR
+        except OSError:
+            return 0
 
     def socket_path(self, nonce: str) -> str:
         """See the port."""

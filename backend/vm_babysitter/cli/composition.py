@@ -24,6 +24,22 @@ class Place:
     allow_ram_store: bool = False
     runtime: Path | None = None
     """Where job sockets and marks go; None for the usual place."""
+    tpm_roots: tuple[Path, ...] = ()
+    """Where libvirt keeps the state of emulated TPMs; empty for the usual places."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard a job may work."""
+
+    limit: int | None = None
+    """Bytes per second that are read; None: as fast as it goes."""
+    low_priority: bool = True
+    """Whether the VMs come first at processor and disks."""
+
+
+FULL_SPEED = Effort()
+"""No limit, the VMs first."""
 
 
 class App(Protocol):
@@ -38,13 +54,13 @@ class App(Protocol):
     def planner(self) -> AbstractContextManager[tuple[Planner, Hypervisor]]:
         """Plan backups."""
 
-    def backup(self) -> AbstractContextManager[Backup]:
+    def backup(self, effort: Effort = FULL_SPEED) -> AbstractContextManager[Backup]:
         """Make backups."""
 
-    def verify(self) -> Verify:
+    def verify(self, effort: Effort = FULL_SPEED) -> Verify:
         """Verify points."""
 
-    def restore(self, to: Path) -> Restore:
+    def restore(self, to: Path, effort: Effort = FULL_SPEED) -> Restore:
         """Restore points into a directory."""
 
 

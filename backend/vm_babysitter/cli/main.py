@@ -12,10 +12,12 @@ import click
 import msgspec
 
 from vm_babysitter.cli import render
-from vm_babysitter.cli.composition import App, Compose, Place
+from vm_babysitter.cli.composition import App, Compose, Effort, Place
+from vm_babysitter.cli.options import effort_options
 from vm_babysitter.cli.progress import TerminalObserver
 from vm_babysitter.cli.stopping import stoppable
 from vm_babysitter.domain.errors import BabysitterError, Exit, PointNotFound
+from vm_babysitter.domain.reread import DEFAULT_RUNS
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.catalog import LATEST, find_vm
 from vm_babysitter.engine.restore import FORMATS
@@ -130,14 +132,25 @@ def plan(session: Session, vm: str, full: bool, as_json: bool) -> None:
 @cli.command()
 @click.argument("vm")
 @click.option("--full", is_flag=True, help="Start a new backup series with a full backup.")
+@click.option(
+    "--reread-runs",
+    type=click.IntRange(min=0, max=10_000),
+    metavar="N",
+    default=DEFAULT_RUNS,
+    show_default=True,
+    help="Within N backups read everything that is called unchanged again; 0: never.",
+)
+@effort_options
 @_JSON
 @click.pass_obj
-def backup(session: Session, vm: str, full: bool, as_json: bool) -> None:
+def backup(
+    session: Session, vm: str, full: bool, reread_runs: int, effort: Effort, as_json: bool
+) -> None:
     """Make the next restore point of VM while it runs."""
-    with session.app(as_json=as_json) as app, app.backup() as work:
-        result = work.run(vm, force_full=full)
+    with session.app(as_json=as_json) as app, app.backup(effort) as work:
+        result = work.run(vm, force_full=full, reread_runs=reread_runs)
     _print(as_json, lambda: render.backup_data(result), lambda: render.backup_text(result))
-    if result.point.warnings or result.left:
+    if result.point.warnings or result.left or result.vm_resumed:
         raise SystemExit(int(Exit.WARNINGS))
 
 
@@ -158,12 +171,15 @@ def points(session: Session, vm: str | None, as_json: bool) -> None:
 @click.argument("vm")
 @click.argument("point", required=False)
 @click.option("--structure", is_flag=True, help="Check the files only, do not read the disks.")
+@effort_options
 @_JSON
 @click.pass_obj
-def verify(session: Session, vm: str, point: str | None, structure: bool, as_json: bool) -> None:
+def verify(
+    session: Session, vm: str, point: str | None, structure: bool, effort: Effort, as_json: bool
+) -> None:
     """Prove that POINT (or every restore point of VM) would restore what was backed up."""
     with session.app(as_json=as_json) as app:
-        work = app.verify()
+        work = app.verify(effort)
         if point is None:
             results: Sequence[Any] = work.all(vm, structure_only=structure)
             if not results:
@@ -188,6 +204,7 @@ def verify(session: Session, vm: str, point: str | None, structure: bool, as_jso
 @click.option(
     "--format", type=click.Choice(FORMATS), help="Format of the images; by default the disk's own."
 )
+@effort_options
 @_JSON
 @click.pass_obj
 def restore(
@@ -197,11 +214,12 @@ def restore(
     to: Path,
     disks: tuple[str, ...],
     format: str | None,
+    effort: Effort,
     as_json: bool,
 ) -> None:
     """Bring the disks of a restore point of VM back as image files; overwrite nothing."""
     with session.app(as_json=as_json) as app:
-        result = app.restore(to).run(vm, point, disks, format)
+        result = app.restore(to, effort).run(vm, point, disks, format)
     _print(as_json, lambda: _restored(result), lambda: render.restore_text(result))
 
 
@@ -210,6 +228,7 @@ def _restored(result: Any) -> dict[str, Any]:
         "point": result.point,
         "files": [str(path) for path in result.files],
         "content_bytes": result.content_bytes,
+        "notes": list(result.notes),
     }
 
 

@@ -122,6 +122,8 @@ def backup_text(result: BackedUp) -> str:
     if not point.quiesced:
         lines.append(f"Not paused cleanly for the backup: {point.quiesce_note}.")
     lines += [f"Warning: {warning}." for warning in point.warnings]
+    if result.vm_resumed:
+        lines.append("Warning: the VM was paused for a while, because working space ran out.")
     if result.left:
         lines.append(f"Warning: cleaning up is left to the next backup. {result.left}")
     return "\n".join(lines)
@@ -133,6 +135,7 @@ def backup_data(result: BackedUp) -> dict[str, Any]:
         "point": f"{result.chain}/{result.point.seq:06d}",
         "seconds": result.seconds,
         "left": result.left,
+        "vm_resumed": result.vm_resumed,
         "manifest": msgspec.to_builtins(result.point),
     }
 
@@ -213,4 +216,5 @@ def restore_text(result: Restored) -> str:
     """Say what was restored."""
     lines = [f"Restored {result.point}: {format_bytes(result.content_bytes)} of content, checked."]
     lines += [f"  {click.format_filename(path)}" for path in result.files]
+    lines += [f"Note: {note}." for note in result.notes]
     return "\n".join(lines)

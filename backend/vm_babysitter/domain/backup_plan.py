@@ -14,6 +14,7 @@ from vm_babysitter.domain.chain import (
     PointDisk,
     checkpoint_prefix,
 )
+from vm_babysitter.domain.space import sees_errors
 from vm_babysitter.domain.vm import DiskState, DiskVerdict, Layer, Verdict, worth_mentioning
 
 
@@ -92,14 +93,23 @@ def plan_backup(
     if parent is None or chain is None:
         full = tuple(_full(d, states, "no earlier restore point to build on") for d in disks)
         missed = [d for d in left_out if worth_mentioning(d)]
-        notes = tuple(f"disk {d.disk.target} is not backed up: {d.reason}" for d in missed)
-        return BackupPlan(True, None, reasons, full, notes)
+        told = [f"disk {d.disk.target} is not backed up: {d.reason}" for d in missed]
+        told += [_impatient(d) for d in disks if sees_errors(d.disk.error_policy)]
+        return BackupPlan(True, None, reasons, full, tuple(told))
     lineage = chain.lineage(parent.seq)
     plans = tuple(_plan_disk(d, states, lineage, distrusted) for d in disks)
     gone = sorted({d.target for d in parent.disks} - {d.disk.target for d in disks})
     why = {d.disk.target: f": {d.reason}" for d in left_out}
     notes = tuple(f"disk {target} is no longer backed up{why.get(target, '')}" for target in gone)
     return BackupPlan(False, parent, reasons, plans, notes)
+
+
+def _impatient(disk: DiskVerdict) -> str:
+    return (
+        f"disk {disk.disk.target} has error_policy={disk.disk.error_policy!r}: should the working "
+        "space of a backup ever run full, the VM sees a disk error instead of being paused; twice "
+        "as much space is kept free"
+    )
 
 
 def _choose_parent(

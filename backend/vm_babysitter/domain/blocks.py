@@ -53,6 +53,8 @@ class Action(StrEnum):
     """Unchanged by the bitmap, and zero now: the parent must say zero too."""
     CLEAN = "clean"
     """Unchanged by the bitmap."""
+    REREAD = "reread"
+    """Unchanged by the bitmap, and read to see whether that is true."""
 
 
 class BlockRun(NamedTuple):

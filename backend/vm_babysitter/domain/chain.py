@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
+from vm_babysitter.domain.reread import Reread
+
 MAX_POINTS = 60
 """Points of a chain after which the next backup starts a new one."""
 
@@ -71,6 +73,8 @@ class PointDisk:
     """Why this method, in a user's words."""
     parent: str | None = None
     """Directory name of the point whose image of this disk is the backing file."""
+    reread: Reread | None = None
+    """How far re-reading the unchanged blocks has come; None: a turn is complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,10 @@ class SavedFile:
     name: str
     size: int
     digest: str
+    origin: str = ""
+    """Where it lay; empty for what was no file."""
+    format: str = ""
+    """What the VM uses it as (``raw``, ``qcow2``); empty for what is no image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,8 @@ class Point:
     quiesce_note: str
     warnings: tuple[str, ...]
     versions: dict[str, str]
+    autostart: bool | None = None
+    """Whether the VM starts with the host; None where that was not noted."""
 
     @property
     def directory(self) -> str:
@@ -240,6 +250,8 @@ class Attempt:
     socket: str
     scratch: tuple[str, ...]
     started: datetime
+    ran: bool = False
+    """Whether the VM ran: if QEMU pauses it meanwhile for want of space, it is to go on."""
 
     @property
     def directory(self) -> str:

@@ -174,6 +174,27 @@ class NotEnoughSpace(BabysitterError):
 
 
 @dataclass(eq=False)
+class SpaceRunningOut(BabysitterError):
+    """A backup was given up before a file system ran full."""
+
+    code: ClassVar[str] = "space-running-out"
+    template: ClassVar[str] = (
+        "{what} at {path!r} is running out, {free_words} are left: the backup was given up."
+    )
+    hint_template: ClassVar[str] = "Free some space there, or back up when the VM writes less."
+    what: str
+    path: str
+    free: int
+    """Bytes."""
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """The typed fields, and the amount in words."""
+        words = {"free_words": format_bytes(self.free)}
+        return {"what": self.what, "path": self.path, "free": self.free, **words}
+
+
+@dataclass(eq=False)
 class UnsupportedFormat(BabysitterError):
     """Written by a newer version of this program."""
 

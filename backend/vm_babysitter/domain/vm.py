@@ -10,11 +10,15 @@ class PowerState(StrEnum):
 
     RUNNING = "running"
     PAUSED = "paused"
+    STUCK = "paused by QEMU because of a disk error"
     OFF = "off"
     SHUTTING_DOWN = "shutting down"
     CRASHED = "crashed"
     SUSPENDED = "suspended by the guest"
     UNKNOWN = "unknown"
+
+
+QEMU_RUNS = frozenset({PowerState.RUNNING, PowerState.PAUSED, PowerState.STUCK})
 
 
 class DiskKind(StrEnum):

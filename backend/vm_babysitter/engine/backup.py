@@ -20,15 +20,17 @@ from vm_babysitter.domain.errors import (
     VmNotFound,
     VmStopped,
 )
-from vm_babysitter.domain.vm import Vm
+from vm_babysitter.domain.reread import DEFAULT_RUNS
+from vm_babysitter.domain.vm import PowerState, Vm
+from vm_babysitter.engine.beside import DEFINITION_FILE, Beside
 from vm_babysitter.engine.disks import CopiedDisks, PointCopier
 from vm_babysitter.engine.planning import Planned, Planner, check_idle
 from vm_babysitter.engine.quiesce import Quiesced, quiesced, thaw_leftovers
 from vm_babysitter.engine.reconcile import Reconciler
+from vm_babysitter.engine.space_guard import SpaceGuard
 from vm_babysitter.engine.tools import Tools
 from vm_babysitter.ports import BackupRequest, DiskRequest, Export, PointDraft, Store
 
-DEFINITION_FILE = "domain.xml"
 _ADOPT_TRIES = 8
 
 
@@ -41,6 +43,8 @@ class BackedUp:
     seconds: float
     left: str = ""
     """What of the cleaning up failed and is left to the next backup; empty if nothing."""
+    vm_resumed: bool = False
+    """Whether QEMU had paused the VM for want of working space, in this backup or one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +66,18 @@ class Backup:
         self._store = store
         self._observer = tools.observer
         self._reconciler = Reconciler(tools.hypervisor, store, tools.places, tools.observer)
+        self._space = SpaceGuard(tools.hypervisor, tools.places, store, tools.cancel)
 
-    def run(self, name: str, *, force_full: bool = False) -> BackedUp:
+    def run(
+        self, name: str, *, force_full: bool = False, reread_runs: int = DEFAULT_RUNS
+    ) -> BackedUp:
         """Back up one VM.
+
+        Args:
+            name: its name or UUID.
+            force_full: begin a new chain.
+            reread_runs: backups within which each block is read again that change tracking
+                calls unchanged; 0 means never.
 
         Raises:
             BabysitterError: nothing that was there before has changed.
@@ -77,6 +90,7 @@ class Backup:
             planner = Planner(hypervisor, self._store)
             thaw_leftovers(hypervisor, self._tools.guard, self._observer)
             self._reconciler.reconcile(vm)
+            vm = hypervisor.vm(vm.uuid)  # it may have been made to go on
             check_idle(hypervisor, vm)
             self._observer.step("plan")
             try:
@@ -88,7 +102,7 @@ class Backup:
                 raise
             try:
                 self._observer.step("mark")
-                point = self._attempt(vm, planned, chain, attempt)
+                point = self._attempt(vm, planned, chain, attempt, reread_runs)
             except BaseException as error:
                 stopped = self._roll_back(vm, attempt)
                 if (
@@ -101,7 +115,8 @@ class Backup:
             left = self._finish(vm, planned, chain, attempt)
         seconds = (self._tools.clock.now() - started).total_seconds()
         self._observer.step("done")
-        return BackedUp(chain.directory, point, seconds, left)
+        resumed = self._reconciler.resumed
+        return BackedUp(chain.directory, point, seconds, left, resumed)
 
     def _adopt(self, planner: Planner, vm: Vm, *, force_full: bool) -> Planned:
         """Plan, and have libvirt validate every bitmap that the plan trusts."""
@@ -138,21 +153,33 @@ class Backup:
             socket=places.socket_path(nonce),
             scratch=tuple(places.scratch_path(d.path, nonce, d.target) for d in planned.plan.disks),
             started=started,
+            ran=vm.state is PowerState.RUNNING,
         )
 
-    def _attempt(self, vm: Vm, planned: Planned, chain: Chain, attempt: Attempt) -> Point:
+    def _attempt(
+        self, vm: Vm, planned: Planned, chain: Chain, attempt: Attempt, reread_runs: int
+    ) -> Point:
         draft = self._store.begin(chain, attempt)
         self._probe(attempt)
+        targets = [disk.target for disk in planned.plan.disks]
+        scratch = self._space.check(vm, list(zip(targets, attempt.scratch, strict=True)))
+        beside = Beside(self._tools, vm.uuid)
         running = self._begin(vm, planned.plan.disks, attempt)
-        definition = self._tools.hypervisor.definition(vm.uuid)
-        self._observer.step("copy")
-        copied = self._copy(vm, planned, chain, running, draft)
+        with self._space.watching(vm.uuid, scratch):
+            kept = beside.save(draft)
+            definition = self._tools.hypervisor.definition(vm.uuid)
+            self._observer.step("copy")
+            copier = self._copier(planned, chain, draft, reread_runs)
+            with self._tools.priority():
+                copied = copier.copy(vm, attempt.socket, planned.plan.disks, running.exports)
         self._observer.step("save")
-        files = (draft.save(DEFINITION_FILE, definition.encode()),)
+        files = (draft.save(DEFINITION_FILE, definition.encode()), *kept.files)
         point = self._manifest(vm, planned, running, copied)
+        warnings = (*point.warnings, *kept.warnings)
+        point = replace(point, files=files, warnings=warnings, autostart=kept.autostart)
         self._observer.step("commit")
         self._tools.cancel.check()
-        point = replace(point, files=files, finished=self._tools.clock.now())
+        point = replace(point, finished=self._tools.clock.now())
         draft.commit(point)
         self._observer.step("committed")
         return point
@@ -184,13 +211,12 @@ class Backup:
         versions = {**self._tools.versions, **hypervisor.versions()}
         return _Running(attempt, exports, taken, state, versions)
 
-    def _copy(
-        self, vm: Vm, planned: Planned, chain: Chain, running: _Running, draft: PointDraft
-    ) -> CopiedDisks:
+    def _copier(
+        self, planned: Planned, chain: Chain, draft: PointDraft, reread_runs: int
+    ) -> PointCopier:
         parent = planned.plan.parent
         lineage = () if parent is None else chain.lineage(parent.seq)
-        work = PointCopier(self._tools, self._store, chain, lineage, draft)
-        return work.copy(vm, running.attempt.socket, planned.plan.disks, running.exports)
+        return PointCopier(self._tools, self._store, chain, lineage, draft, reread_runs)
 
     def _manifest(self, vm: Vm, planned: Planned, running: _Running, copied: CopiedDisks) -> Point:
         attempt, parent = running.attempt, planned.plan.parent

@@ -12,6 +12,7 @@ class Cancel:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._error: BabysitterError | None = None
         self._interrupt: Callable[[], None] | None = None
 
     def request(self) -> None:
@@ -21,10 +22,22 @@ class Cancel:
         if interrupt is not None:
             interrupt()
 
+    def fail(self, error: BabysitterError) -> None:
+        """Make the job stop with this error, unless it is being stopped already."""
+        if not self._event.is_set():
+            self._error = error
+            self.request()
+
     def check(self) -> None:
-        """Raise Cancelled if the job was asked to stop."""
+        """Raise Cancelled if the job was asked to stop, or the error it is to stop with."""
         if self._event.is_set():
-            raise Cancelled
+            raise self._error or Cancelled
+
+    def wait(self, seconds: float) -> None:
+        """Wait, and raise Cancelled as soon as the job is asked to stop."""
+        if seconds > 0:
+            self._event.wait(seconds)
+        self.check()
 
     @contextmanager
     def interrupting(self, interrupt: Callable[[], None]) -> Iterator[None]:

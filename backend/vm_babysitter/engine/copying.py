@@ -19,18 +19,19 @@ from vm_babysitter.domain.blocks import (
     merge_maps,
     pieces,
 )
-from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.ordering import InOrder
+from vm_babysitter.engine.pace import Pace
 from vm_babysitter.ports import BlockIndex, DiskReader, Fingerprint, ImageWriter, IndexWriter
 
 PIECE = 1 << 20
 """Bytes read in one request."""
 ZERO_STEP = 1 << 14
 """Blocks of a zero run that are compared with the index at a time."""
+_READ = frozenset({Action.READ, Action.REREAD})
 
 
 class Contradiction(Exception):
-    """The bitmap calls a range unchanged that is zero now and was not in the parent."""
+    """The bitmap calls a range unchanged that is not what it was in the parent."""
 
     def __init__(self, offset: int) -> None:
         super().__init__(f"contradiction at byte {offset}")
@@ -56,6 +57,8 @@ class Copied:
     read_bytes: int
     written_bytes: int
     zeroed_bytes: int
+    reread_until: int = 0
+    """The end of the last block that was read only to see whether it is unchanged."""
 
 
 class _Work(NamedTuple):
@@ -63,6 +66,8 @@ class _Work(NamedTuple):
 
     number: int
     expected: list[bytes]
+    unchanged: bool
+    """Whether it must be what the parent has."""
 
 
 class _Change(NamedTuple):
@@ -146,7 +151,7 @@ def bytes_to_read(runs: Iterable[BlockRun], size: int) -> int:
     last = block_count(size) - 1
     total = 0
     for first, end, action in runs:
-        if action is Action.READ:
+        if action in _READ:
             total += (end - first) * BLOCK_SIZE
             if end - 1 == last:
                 total += block_length(last, size) - BLOCK_SIZE
@@ -177,7 +182,7 @@ class DiskCopier:
         layer: NewLayer,
         fingerprint: Fingerprint,
         progress: Callable[[int], None],
-        cancel: Cancel,
+        pace: Pace,
     ) -> None:
         """``progress`` is told how many more bytes were read; it is called from threads."""
         self._reader = reader
@@ -186,12 +191,14 @@ class DiskCopier:
         self._index = layer.index
         self._fingerprint = fingerprint
         self._progress = progress
-        self._cancel = cancel
+        self._cancel = pace.cancel
+        self._pace = pace
         self._in_order: InOrder[list[_Change]] = InOrder(self._record)
         self._lock = threading.Lock()
         self._read_bytes = 0
         self._written_bytes = 0
         self._zeroed_blocks = 0
+        self._reread_until = 0
         self._zero = zero_fingerprints(fingerprint, reader.size)
 
     def copy(self, runs: Iterable[BlockRun]) -> Copied:
@@ -204,18 +211,23 @@ class DiskCopier:
         with self._cancel.interrupting(self._reader.abort):
             self._reader.read(self._work(runs), self._consume)
         self._in_order.end()
-        return Copied(self._read_bytes, self._written_bytes, self._zeroed_blocks * BLOCK_SIZE)
+        zeroed = self._zeroed_blocks * BLOCK_SIZE
+        return Copied(self._read_bytes, self._written_bytes, zeroed, self._reread_until)
 
     def _work(self, runs: Iterable[BlockRun]) -> Iterator[tuple[Piece, _Work]]:
         """Turn runs into numbered pieces to read; zero runs are settled on the way."""
         number = 0
         for run in runs:
             self._cancel.check()
-            if run.action is Action.READ:
+            if run.action in _READ:
+                unchanged = run.action is Action.REREAD
                 for piece in pieces(run, self._reader.size, PIECE):
+                    self._pace.take(piece.length)
                     first, count = piece.offset // BLOCK_SIZE, block_count(piece.length)
-                    yield piece, _Work(number, self._parent.expected(first, count))
+                    yield piece, _Work(number, self._parent.expected(first, count), unchanged)
                     number += 1
+                if unchanged:
+                    self._reread_until = run.end
             elif run.action is not Action.CLEAN:
                 for change in self._settle_zeros(run):
                     self._in_order.put(number, [change])
@@ -243,6 +255,8 @@ class DiskCopier:
         changes: list[_Change] = []
         pairs = zip(hashes, work.expected, strict=True)
         changed = [i for i, (new, old) in enumerate(pairs) if new != old]
+        if changed and work.unchanged:
+            raise Contradiction((first + changed[0]) * BLOCK_SIZE)
         for start, end in consecutive(changed, lambda i: hashes[i] == ZERO_HASH):
             place = None
             if hashes[start] != ZERO_HASH:

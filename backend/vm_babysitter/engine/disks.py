@@ -1,6 +1,5 @@
 """Copies all disks of a running backup job into a restore point."""
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -10,9 +9,12 @@ from vm_babysitter.domain.backup_plan import DiskPlan
 from vm_babysitter.domain.blocks import BlockRun, Flagged
 from vm_babysitter.domain.chain import Chain, Method, Point, PointDisk, disk_layers, layers_after
 from vm_babysitter.domain.errors import NotEnoughSpace
+from vm_babysitter.domain.reread import Reread, after, mark, share, this_turn
+from vm_babysitter.domain.space import store_reserve
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.engine.copying import (
     Contradiction,
+    Copied,
     DiskCopier,
     EmptyIndex,
     NewLayer,
@@ -20,12 +22,12 @@ from vm_babysitter.engine.copying import (
     runs_to_copy,
     touched_map,
 )
+from vm_babysitter.engine.meter import Meter
 from vm_babysitter.engine.tools import Tools
 from vm_babysitter.ports import (
     BlockIndex,
     DiskReader,
     Export,
-    Observer,
     PointDraft,
     Store,
 )
@@ -34,25 +36,13 @@ Opener = Callable[[], AbstractContextManager[DiskReader]]
 """Opens the export of one disk, as often as it is called."""
 
 
-class Meter:
-    """Adds up what the disks of a job have done, for one progress bar."""
+@dataclass(frozen=True, slots=True)
+class _Rereading:
+    """What one disk reads again although it is called unchanged."""
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self._lock = threading.Lock()
-        self._done = 0
-        self._total = 0
-
-    def expect(self, amount: int) -> None:
-        """Say that ``amount`` bytes more are to be done."""
-        with self._lock:
-            self._total += amount
-
-    def add(self, amount: int) -> None:
-        """Say that ``amount`` bytes more are done. Safe for threads."""
-        with self._lock:
-            self._done += amount
-            self._observer.progress(self._done, self._total)
+    turn: Reread
+    count: int
+    """Blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +63,20 @@ class PointCopier:
         chain: Chain,
         lineage: Sequence[Point],
         draft: PointDraft,
+        reread_runs: int,
     ) -> None:
-        """``lineage`` is the parent point and all it builds on, newest first."""
+        """Copy for one point.
+
+        ``lineage`` is the parent point and all it builds on, newest first. Within
+        ``reread_runs`` backups each unchanged block is read again, 0 means never.
+        """
         self._tools = tools
         self._store = store
         self._chain = chain
         self._lineage = lineage
         self._draft = draft
+        self._reread_runs = reread_runs
+        self._rereadings: dict[str, _Rereading] = {}
         self._meter = Meter(tools.observer)
         self._warnings: list[str] = []
 
@@ -94,6 +91,7 @@ class PointCopier:
                 self._open(socket, by_target[plan.target]) as reader,
                 self._tools.cancel.interrupting(reader.abort),
             ):
+                self._plan_rereading(vm, plan, reader)
                 amount = bytes_to_read(self._runs(vm, plan, plan.method, reader), reader.size)
                 self._meter.expect(amount)
                 surely_stored += amount if plan.method is Method.FULL else 0
@@ -106,9 +104,10 @@ class PointCopier:
         return CopiedDisks(tuple(disks), tuple(self._warnings))
 
     def _check_space(self, needed: int) -> None:
-        free = self._store.free_bytes()
-        if free < needed:
-            raise NotEnoughSpace(str(self._store.path), free, needed)
+        room = self._store.room()
+        needed += store_reserve(room.total)
+        if room.free < needed:
+            raise NotEnoughSpace(str(self._store.path), room.free, needed)
 
     def _open(self, socket: str, export: Export) -> AbstractContextManager[DiskReader]:
         return self._tools.exports.open(socket, export.name, export.bitmap)
@@ -146,7 +145,7 @@ class PointCopier:
                     NewLayer(image, index),
                     self._tools.fingerprint,
                     self._meter.add,
-                    self._tools.cancel,
+                    self._tools.pace,
                 )
                 copied = copier.copy(self._runs(vm, plan, method, reader))
             file, (index_file, entries) = image.finish(), index.finish()
@@ -171,7 +170,22 @@ class PointCopier:
             source_format=plan.source_format,
             reason=reason,
             parent=None if parent is None else parent[0].directory,
+            reread=self._after_rereading(plan, method, copied),
         )
+
+    def _plan_rereading(self, vm: Vm, plan: DiskPlan, reader: DiskReader) -> None:
+        if plan.method is Method.BITMAP and plan.parent is not None and self._reread_runs:
+            turn = this_turn(plan.parent.reread, self._reread_runs)
+            count = share(turn, self._runs(vm, plan, plan.method, reader))
+            self._rereadings[plan.target] = _Rereading(turn, count)
+
+    def _after_rereading(self, plan: DiskPlan, method: Method, copied: Copied) -> Reread | None:
+        if method is not Method.BITMAP or plan.parent is None:
+            return None  # everything was read
+        rereading = self._rereadings.get(plan.target)
+        if rereading is None:
+            return plan.parent.reread
+        return after(rereading.turn, copied.reread_until)
 
     def _parent_index(self, vm: Vm, plan: DiskPlan) -> AbstractContextManager[BlockIndex]:
         if plan.parent is None:
@@ -182,12 +196,15 @@ class PointCopier:
     def _runs(
         self, vm: Vm, plan: DiskPlan, method: Method, reader: DiskReader
     ) -> Iterator[BlockRun]:
-        return runs_to_copy(
+        tracked = method is Method.BITMAP
+        runs = runs_to_copy(
             reader,
-            tracked=method is Method.BITMAP,
+            tracked=tracked,
             parent_size=None if plan.parent is None else plan.parent.virtual_size,
-            touched=self._touched(vm, plan, reader.size) if method is Method.BITMAP else None,
+            touched=self._touched(vm, plan, reader.size) if tracked else None,
         )
+        rereading = self._rereadings.get(plan.target)
+        return mark(rereading.turn, rereading.count, runs) if tracked and rereading else runs
 
     def _touched(self, vm: Vm, plan: DiskPlan, size: int) -> Iterator[Flagged] | None:
         """Return what the points after that of the bitmap changed, None if there are none."""

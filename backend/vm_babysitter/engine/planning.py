@@ -7,9 +7,9 @@ from vm_babysitter.domain.backup_plan import BackupPlan, Distrust, live_chain, p
 from vm_babysitter.domain.chain import Chain, disk_layers
 from vm_babysitter.domain.errors import Busy, PointDamaged, VmNotEligible
 from vm_babysitter.domain.vm import (
+    QEMU_RUNS,
     DiskState,
     DiskVerdict,
-    PowerState,
     Verdict,
     Vm,
     eligible_disks,
@@ -30,7 +30,7 @@ class Planned:
 
 def check_eligible(vm: Vm) -> tuple[DiskVerdict, ...]:
     """Return the disks that a backup of this VM contains. Raises VmNotEligible."""
-    if vm.state not in {PowerState.RUNNING, PowerState.PAUSED}:
+    if vm.state not in QEMU_RUNS:
         raise VmNotEligible(
             vm.name, f"it is {vm.state}", "This version backs up VMs that run; start it."
         )

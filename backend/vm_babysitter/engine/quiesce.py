@@ -30,7 +30,7 @@ def quiesced(
     No agent, a refusal or a time-out is a note, never a failure. The guard thaws if we die, or
     where the agent does not tell us that it has.
     """
-    paused = vm.state is PowerState.PAUSED
+    paused = vm.state in {PowerState.PAUSED, PowerState.STUCK}
     missing = "the VM is paused" if paused else hypervisor.agent_missing(vm.uuid)
     if missing:
         yield Quiesced(False, missing)

@@ -2,10 +2,8 @@
 
 from vm_babysitter.domain.backup_plan import live_chain, removable_bitmaps
 from vm_babysitter.domain.chain import Attempt, Chain, ChainState, checkpoint_prefix
-from vm_babysitter.domain.vm import PowerState, Vm
+from vm_babysitter.domain.vm import QEMU_RUNS, PowerState, Vm
 from vm_babysitter.ports import Hypervisor, JobKind, Observer, ScratchPlaces, Store
-
-_QEMU_RUNS = frozenset({PowerState.RUNNING, PowerState.PAUSED})
 
 
 class Reconciler:
@@ -18,6 +16,8 @@ class Reconciler:
         self._store = store
         self._places = places
         self._observer = observer
+        self.resumed = False
+        """Whether a VM was found paused for want of space and made to go on."""
 
     def reconcile(self, vm: Vm) -> None:
         """Undo every unfinished attempt at a backup of this VM in this store."""
@@ -67,7 +67,8 @@ class Reconciler:
     def end_job(self, vm: Vm, attempt: Attempt) -> bool:
         """End an attempt as far as the host goes: its job, metadata, scratch and socket.
 
-        Needs no store, which may be what has failed. Returns whether the VM's QEMU runs.
+        A VM that QEMU paused for want of space goes on, once the scratch files are gone. Needs
+        no store, which may be what has failed. Returns whether the VM's QEMU runs.
         """
         job = self._hypervisor.active_job(vm.uuid)
         if job is not None and job.kind is JobKind.BACKUP and job.socket == attempt.socket:
@@ -75,7 +76,13 @@ class Reconciler:
         self._hypervisor.forget_checkpoints(vm.uuid, checkpoint_prefix(attempt.chain_id))
         for path in (*attempt.scratch, attempt.socket):
             self._places.remove(path, attempt.nonce)
-        return self._hypervisor.vm(vm.uuid).state in _QEMU_RUNS
+        if attempt.ran and self._hypervisor.power(vm.uuid) is PowerState.STUCK:
+            self._hypervisor.resume(vm.uuid)
+            self.resumed = True
+            self._observer.note(
+                "QEMU had paused the VM because space ran out during the backup; it goes on now."
+            )
+        return self._hypervisor.power(vm.uuid) in QEMU_RUNS
 
     def tidy(self, vm: Vm) -> None:
         """Remove our bitmaps that no further backup will use."""

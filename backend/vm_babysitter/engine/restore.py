@@ -5,17 +5,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vm_babysitter.domain.chain import PointDisk
+from vm_babysitter.domain.blocks import BLOCK_SIZE
+from vm_babysitter.domain.chain import Point, PointDisk, SavedFile
 from vm_babysitter.domain.errors import ImageUnreadable, InvalidInput, PointDamaged
-from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.beside import DEFINITION_FILE, where_they_belong
 from vm_babysitter.engine.catalog import FoundPoint, find_point
-from vm_babysitter.engine.checked_reading import CheckedReading, Mismatch, content_bytes
-from vm_babysitter.engine.disks import Meter
+from vm_babysitter.engine.checked_reading import CheckedReading, Mismatch, Part, content_bytes
+from vm_babysitter.engine.meter import Meter
+from vm_babysitter.engine.ordering import InOrder
+from vm_babysitter.engine.tools import ReadTools
 from vm_babysitter.ports import (
     DiskReader,
-    Fingerprint,
-    ImageTool,
-    Observer,
+    ImageWriter,
+    NewImages,
+    RawWriter,
     RestoreFiles,
     RestorePlace,
     Store,
@@ -32,31 +35,26 @@ class Restored:
     files: tuple[Path, ...]
     content_bytes: int
     """Bytes written, zeros left aside."""
+    notes: tuple[str, ...] = ()
+    """What is to be known to put it in place, as sentences."""
 
 
 class Restore:
     """Restores points of one store."""
 
     def __init__(
-        self,
-        store: Store,
-        images: ImageTool,
-        place: RestorePlace,
-        fingerprint: Fingerprint,
-        observer: Observer,
-        cancel: Cancel,
+        self, store: Store, tools: ReadTools, new_images: NewImages, place: RestorePlace
     ) -> None:
         self._store = store
-        self._images = images
+        self._tools = tools
+        self._new_images = new_images
         self._place = place
-        self._fingerprint = fingerprint
-        self._observer = observer
-        self._cancel = cancel
+        self._observer = tools.observer
 
     def run(
         self, vm: str, point: str, targets: Sequence[str] = (), format: str | None = None
     ) -> Restored:
-        """Restore the disks named (all, if none is) and the files beside them.
+        """Restore the disks named and the definition; if none is named, all there is.
 
         Args:
             vm: name or UUID of the VM.
@@ -73,7 +71,7 @@ class Restore:
         self._refuse_broken(found)
         disks = _choose_disks(found, targets)
         needed = self._content(found, disks)
-        with self._place.fill(sum(needed)) as place:
+        with self._tools.priority(), self._place.fill(sum(needed)) as place:
             meter = Meter(self._observer)
             meter.expect(sum(needed))
             files = []
@@ -82,11 +80,12 @@ class Restore:
                     files.append(self._restore_disk(found, disk, format, place, meter))
                 except Mismatch as error:
                     raise self._damaged(found, f"disk {disk.target}: {error}") from error
-            for file in found.point.files:
+            for file in _choose_files(found, targets):
                 self._observer.step(f"restore {file.name}")
                 files.append(self._restore_file(found, file.name, file.digest, place))
             self._observer.step("finish")
-        return Restored(found.name, tuple(files), sum(needed))
+        notes = () if targets else _notes(found.point)
+        return Restored(found.name, tuple(files), sum(needed), notes)
 
     def _refuse_broken(self, found: FoundPoint) -> None:
         broken = found.chain.broken.get(found.point.seq)
@@ -127,15 +126,23 @@ class Restore:
             if reader.size != disk.virtual_size:
                 reason = f"disk {disk.target} has {reader.size} bytes, not {disk.virtual_size}"
                 raise self._damaged(found, reason)
-            self._images.create(path, chosen, disk.virtual_size)
-            with self._images.open_for_writing(path, chosen) as writer:
+            sink = self._sink(chosen, path, disk.virtual_size)
+            try:
 
-                def write(offset: int, data: memoryview) -> None:
-                    writer.write(offset, data)
-                    meter.add(len(data))
+                def take(number: int, parts: list[Part]) -> None:
+                    sink.take(number, parts)
+                    meter.add(sum(len(part.data) for part in parts))
 
-                CheckedReading(reader, index, self._fingerprint, write, self._cancel).run()
+                CheckedReading(reader, index, take, self._tools).run()
+                sink.finish()
+            finally:
+                sink.discard()
         return place.final(path)
+
+    def _sink(self, format: str, path: Path, size: int) -> "_Qcow2Sink | _RawSink":
+        if format == "raw":
+            return _RawSink(self._new_images.raw(path, size))
+        return _Qcow2Sink(self._new_images.qcow2(path, size))
 
     @contextmanager
     def _open(
@@ -143,7 +150,7 @@ class Restore:
     ) -> Iterator[DiskReader]:
         with ExitStack() as stack:
             try:
-                reader = stack.enter_context(self._images.open_for_reading(layers))
+                reader = stack.enter_context(self._tools.images.open_for_reading(layers))
             except ImageUnreadable as error:
                 raise self._damaged(found, f"disk {disk.target}: {error.reason}") from error
             yield reader
@@ -156,6 +163,51 @@ class Restore:
         path = place.begin(name)
         place.copy(source, path)
         return place.final(path)
+
+
+class _RawSink:
+    """Puts each block where it belongs."""
+
+    def __init__(self, image: RawWriter) -> None:
+        self._image = image
+        self.finish, self.discard = image.finish, image.discard
+
+    def take(self, _number: int, parts: list[Part]) -> None:
+        for part in parts:
+            self._image.write(part.block * BLOCK_SIZE, part.data)
+
+
+class _Qcow2Sink:
+    """Appends blocks as they come, and maps them in the order of the disk."""
+
+    def __init__(self, image: ImageWriter) -> None:
+        self._image = image
+        self._in_order: InOrder[list[tuple[int, int, int]]] = InOrder(self._map)
+        self.discard = image.discard
+
+    def take(self, number: int, parts: list[Part]) -> None:
+        append = self._image.append
+        mapping = [(p.block, append(p.data, p.hashes), len(p.hashes)) for p in parts]
+        self._in_order.put(number, mapping)
+
+    def finish(self) -> None:
+        self._in_order.end()
+        self._image.finish()
+
+    def _map(self, mapping: list[tuple[int, int, int]]) -> None:
+        for block, place, count in mapping:
+            self._image.map_data(block, place, count)
+
+
+def _choose_files(found: FoundPoint, targets: Sequence[str]) -> tuple[SavedFile, ...]:
+    """Return the files beside the disks; who asks for some disks wants data, not the machine."""
+    return tuple(f for f in found.point.files if not targets or f.name == DEFINITION_FILE)
+
+
+def _notes(point: Point) -> tuple[str, ...]:
+    """Say what else there is to do to have the whole VM back."""
+    autostart = ("the VM was set to start with the host",) if point.autostart else ()
+    return (*where_they_belong(point.files), *autostart)
 
 
 def _choose_disks(found: FoundPoint, targets: Sequence[str]) -> tuple[PointDisk, ...]:

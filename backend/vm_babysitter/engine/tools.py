@@ -1,16 +1,21 @@
 """What a backup works with."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.pace import Pace
 from vm_babysitter.ports import (
     Clock,
     DiskExports,
     Fingerprint,
     FreezeGuard,
     Hypervisor,
+    ImageTool,
     Observer,
+    Priority,
     ScratchPlaces,
+    SideFiles,
 )
 
 
@@ -21,10 +26,26 @@ class Tools:
     hypervisor: Hypervisor
     exports: DiskExports
     places: ScratchPlaces
+    side_files: SideFiles
     guard: FreezeGuard
     clock: Clock
     fingerprint: Fingerprint
     observer: Observer
     cancel: Cancel
+    pace: Pace
+    priority: Priority
+    """For the time of the copying."""
     versions: dict[str, str] = field(default_factory=dict)
     """Our own version and such, kept in each point."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTools:
+    """What reading restore points takes, and who is told how it goes."""
+
+    images: ImageTool
+    fingerprint: Fingerprint
+    observer: Observer
+    cancel: Cancel
+    pace: Pace
+    priority: Priority = nullcontext

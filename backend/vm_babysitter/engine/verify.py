@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from vm_babysitter.domain.chain import Chain, Point, PointDisk
 from vm_babysitter.domain.errors import BabysitterError, Cancelled, ImageUnreadable
-from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.catalog import FoundPoint, find_point, find_vm, point_name
-from vm_babysitter.engine.checked_reading import CheckedReading, Mismatch
-from vm_babysitter.ports import Fingerprint, ImageTool, Observer, Store, StoredVm
+from vm_babysitter.engine.checked_reading import CheckedReading, Mismatch, Part, content_bytes
+from vm_babysitter.engine.meter import Meter
+from vm_babysitter.engine.tools import ReadTools
+from vm_babysitter.ports import Store, StoredVm
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +30,19 @@ class Verified:
 class Verify:
     """Verifies points of one store; reads only."""
 
-    def __init__(
-        self,
-        store: Store,
-        images: ImageTool,
-        fingerprint: Fingerprint,
-        observer: Observer,
-        cancel: Cancel,
-    ) -> None:
+    def __init__(self, store: Store, tools: ReadTools) -> None:
         self._store = store
-        self._images = images
-        self._fingerprint = fingerprint
-        self._observer = observer
-        self._cancel = cancel
+        self._tools = tools
+        self._images = tools.images
+        self._observer = tools.observer
+        self._cancel = tools.cancel
         self._own: dict[tuple[str, int], tuple[str, ...]] = {}
 
     def one(self, vm: str, point: str, *, structure_only: bool = False) -> Verified:
         """Verify one point. Raises VmNotFound, PointNotFound, InvalidInput, Damaged."""
-        return self._verify(find_point(self._store, vm, point), structure_only=structure_only)
+        found = find_point(self._store, vm, point)
+        with self._tools.priority():
+            return self._verify(found, structure_only=structure_only)
 
     def all(self, vm_name: str, *, structure_only: bool = False) -> tuple[Verified, ...]:
         """Verify all points of a VM, in order; each file is read once for its digest.
@@ -54,7 +50,10 @@ class Verify:
         Raises:
             VmNotFound, Cancelled.
         """
-        vm = find_vm(self._store, vm_name)
+        with self._tools.priority():
+            return self._verify_all(find_vm(self._store, vm_name), structure_only=structure_only)
+
+    def _verify_all(self, vm: StoredVm, *, structure_only: bool) -> tuple[Verified, ...]:
         results = []
         for chain in self._store.chains(vm.uuid):
             for unreadable in chain.unreadable:
@@ -67,32 +66,38 @@ class Verify:
 
     def _verify(self, found: FoundPoint, *, structure_only: bool) -> Verified:
         self._observer.step(f"verify {found.name}")
-        problems = self._structure(found)
+        meter = Meter(self._observer)
+        problems = self._structure(found, meter)
         if problems or structure_only:
             return Verified(found.name, problems, content=False)
-        return Verified(found.name, self._content(found), content=True)
+        return Verified(found.name, self._content(found, meter), content=True)
 
-    def _structure(self, found: FoundPoint) -> tuple[str, ...]:
+    def _structure(self, found: FoundPoint, meter: Meter) -> tuple[str, ...]:
         """Check the files of a point and of all it builds on."""
         broken = found.chain.broken.get(found.point.seq)
         if broken is not None:
             return (broken,)
         problems: list[str] = []
+        todo = [p for p in found.lineage if (found.chain.id, p.seq) not in self._own]
+        meter.expect(sum(disk.file_size for point in todo for disk in point.disks))
         for point in found.lineage:
             key = (found.chain.id, point.seq)
             if key not in self._own:
-                self._own[key] = tuple(self._check_files(found.vm, found.chain, point))
+                self._own[key] = tuple(self._check_files(found.vm, found.chain, point, meter))
             prefix = "" if point is found.point else f"it builds on {point.seq:06d}: "
             problems += [prefix + problem for problem in self._own[key]]
         return tuple(problems)
 
-    def _check_files(self, vm: StoredVm, chain: Chain, point: Point) -> list[str]:
+    def _check_files(self, vm: StoredVm, chain: Chain, point: Point, meter: Meter) -> list[str]:
+        def passed(amount: int) -> None:
+            meter.add(amount)
+            self._tools.pace.take(amount)
+
         problems = []
         for disk in point.disks:
-            self._cancel.check()
             path = self._store.image_path(vm.uuid, chain, point, disk)
             index = self._store.file_path(vm.uuid, chain, point, disk.index)
-            wrong = self._store.check_file(path, disk.digest, image=True)
+            wrong = self._store.check_file(path, disk.digest, image=True, passed=passed)
             wrong = wrong or self._check_image(vm, chain, point, disk)
             if wrong:
                 problems.append(f"{disk.file}: {wrong}")
@@ -120,27 +125,29 @@ class Verify:
             return f"it builds on {info.backing_file!r}, not on {backing!r}"
         return wrong
 
-    def _content(self, found: FoundPoint) -> tuple[str, ...]:
+    def _content(self, found: FoundPoint, meter: Meter) -> tuple[str, ...]:
         problems = []
         for disk in found.point.disks:
             try:
-                self._read_disk(found, disk)
+                self._read_disk(found, disk, meter)
             except Cancelled:
                 raise
             except (Mismatch, BabysitterError) as error:
                 problems.append(f"disk {disk.target}: {error}")
         return tuple(problems)
 
-    def _read_disk(self, found: FoundPoint, disk: PointDisk) -> None:
+    def _read_disk(self, found: FoundPoint, disk: PointDisk, meter: Meter) -> None:
         layers = found.layers(disk.target)
         uuid, chain = found.vm.uuid, found.chain
         paths = [(self._store.image_path(uuid, chain, p, d), "qcow2") for p, d in layers]
+        with self._store.open_index(uuid, chain, layers) as index:
+            meter.expect(content_bytes(index, disk.virtual_size))
         with (
             self._store.open_index(uuid, chain, layers) as index,
             self._images.open_for_reading(paths) as reader,
         ):
-            CheckedReading(reader, index, self._fingerprint, _ignore, self._cancel).run()
 
+            def take(_number: int, parts: list[Part]) -> None:
+                meter.add(sum(len(part.data) for part in parts))
 
-def _ignore(_offset: int, _data: memoryview) -> None:
-    """Take content that only had to be found right."""
+            CheckedReading(reader, index, take, self._tools).run()

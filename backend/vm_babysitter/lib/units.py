@@ -1,7 +1,10 @@
 """Sizes and times in words that people read."""
 
+import re
+
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 _STEP = 1024
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)(?:i?B)?", re.ASCII | re.IGNORECASE)
 _MINUTE, _HOUR = 60, 3600
 
 
@@ -26,3 +29,17 @@ def format_duration(seconds: float) -> str:
     if whole < _HOUR:
         return f"{whole // _MINUTE} min {whole % _MINUTE} s"
     return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+
+
+def parse_bytes(text: str) -> int:
+    """Return the amount of bytes that a text like ``50M``, ``1.5 GiB`` or ``4096`` says.
+
+    K, M, G and T are powers of 1024, with or without ``B`` or ``iB`` behind them.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _AMOUNT.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not an amount of bytes")
+    return int(float(match[1]) * _STEP ** " KMGT".index(match[2].upper() or " "))

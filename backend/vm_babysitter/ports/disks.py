@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from vm_babysitter.domain.blocks import Flagged, Piece
+from vm_babysitter.ports.store import ImageWriter
 
 P = TypeVar("P")
 
@@ -79,6 +80,29 @@ class DiskExports(Protocol):
         self, socket: str, export: str, bitmap: str | None
     ) -> AbstractContextManager[DiskReader]:
         """Connect to one export; ``bitmap`` is the name of the dirty bitmap it offers."""
+
+
+class RawWriter(Protocol):
+    """A raw image that is being written; what is never written reads as zero. Safe for threads."""
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write ``data``. Raises StoreFailed."""
+
+    def finish(self) -> None:
+        """Have it on stable storage. Raises StoreFailed, for earlier failures too."""
+
+    def discard(self) -> None:
+        """Close without finishing; harmless after ``finish``."""
+
+
+class NewImages(Protocol):
+    """Makes images without QEMU: faster, for content that comes in one go."""
+
+    def qcow2(self, path: Path, size: int) -> ImageWriter:
+        """Begin a qcow2 image of ``size`` bytes; refuses to overwrite."""
+
+    def raw(self, path: Path, size: int) -> RawWriter:
+        """Begin a raw image of ``size`` bytes; refuses to overwrite."""
 
 
 @dataclass(frozen=True, slots=True)

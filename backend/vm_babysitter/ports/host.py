@@ -1,9 +1,16 @@
 """The rest of the world: time, working space, whoever watches, where a restore goes."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
+
+from vm_babysitter.domain.space import Room
+
+Priority = Callable[[], AbstractContextManager[None]]
+"""Makes a context in which the calling thread, and those it starts, run at some priority."""
 
 
 class Observer(Protocol):
@@ -68,11 +75,38 @@ class ScratchPlaces(Protocol):
     def probe(self, path: str) -> str:
         """Try the place with a throw-away file; return why it is unfit, empty if it is fit."""
 
+    def room(self, path: str) -> Room:
+        """Return the file system that a scratch file goes to. Raises ScratchUnfit."""
+
+    def used(self, path: str) -> int:
+        """Return how many bytes a scratch file takes there, 0 if it is not there."""
+
     def socket_path(self, nonce: str) -> str:
         """Return where the NBD socket of a job goes."""
 
     def remove(self, path: str, nonce: str) -> None:
         """Remove a scratch file or socket that an attempt with this nonce left."""
+
+
+@dataclass(frozen=True, slots=True)
+class SideContent:
+    """What was found in a small file or a folder of such. Two that are equal agree on all."""
+
+    files: tuple[tuple[str, bytes], ...] = ()
+    """Name and content, by name; the name is empty where a single file was asked for."""
+    problems: tuple[str, ...] = ()
+    """What could not be read, and why."""
+
+
+class SideFiles(Protocol):
+    """Reads the small files that a VM has beside its disks, whoever may be writing to them."""
+
+    def read(self, path: str, limit: int, *, folder: bool) -> SideContent:
+        """Read a file, or all files of a folder, of ``limit`` bytes together at most.
+
+        Never fails: links, odd names, other things than files, and too much of them are
+        problems. Hidden files and files that go away meanwhile are passed over.
+        """
 
 
 class RestoreFiles(Protocol):

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from vm_babysitter.domain.agent import AgentAnswer
 from vm_babysitter.domain.chain import Checkpoint
-from vm_babysitter.domain.vm import DiskState, Vm
+from vm_babysitter.domain.vm import DiskState, PowerState, Vm
 
 
 class JobKind(StrEnum):
@@ -52,6 +52,25 @@ class BackupRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Belongings:
+    """What a VM has beside its disks and its definition."""
+
+    nvram: str = ""
+    """Path of the UEFI firmware's variables; empty where there are none."""
+    nvram_format: str = "raw"
+    tpm: str = ""
+    """Path of the folder with the state of its emulated TPM; empty where there is none."""
+    tpm_in_one_file: bool = False
+    """Whether ``tpm`` is that state itself instead of a folder."""
+    out_of_reach: tuple[str, ...] = ()
+    """What else there is and cannot be read here, in a user's words."""
+    autostart: bool = False
+    """Whether it starts with the host."""
+    managed_save: bool = False
+    """Whether libvirt has saved its memory, to go on from at the next start."""
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """Where one disk of a running backup job can be read."""
 
@@ -69,8 +88,17 @@ class Hypervisor(Protocol):
     def vm(self, name: str) -> Vm:
         """Return one persistent VM by name or UUID. Raises VmNotFound."""
 
+    def power(self, uuid: str) -> PowerState:
+        """Return what the VM is doing; cheap. A VM that is gone is off."""
+
+    def resume(self, uuid: str) -> None:
+        """Have a paused VM go on; harmless if it runs."""
+
     def definition(self, uuid: str) -> str:
         """Return the VM's persistent definition (XML, with secrets)."""
+
+    def belongings(self, uuid: str) -> Belongings:
+        """Return what the VM has beside its disks, running or not."""
 
     def disk_states(self, uuid: str) -> tuple[DiskState, ...]:
         """Return layers and bitmaps of each disk of a running VM."""

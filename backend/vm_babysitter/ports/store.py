@@ -1,6 +1,6 @@
 """The backup folder, and a restore point while it is being made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 from vm_babysitter.domain.chain import Attempt, Chain, Point, PointDisk, SavedFile
+from vm_babysitter.domain.space import Room
 from vm_babysitter.domain.vm import Vm
+
+Passed = Callable[[int], None]
+"""Is told how many bytes more have been read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +123,8 @@ class Store(Protocol):
     def lock(self) -> AbstractContextManager[None]:
         """Be the only one that changes this store. Raises Busy."""
 
-    def free_bytes(self) -> int:
-        """Return the free space."""
+    def room(self) -> Room:
+        """Return the file system it lies on."""
 
     def vms(self) -> tuple[StoredVm, ...]:
         """Return the VMs with backups here."""
@@ -158,8 +162,11 @@ class Store(Protocol):
             PointDamaged: with the sequence number of the point whose index is not whole.
         """
 
-    def check_file(self, path: Path, digest: str, *, image: bool) -> str:
+    def check_file(
+        self, path: Path, digest: str, *, image: bool, passed: Passed = lambda _: None
+    ) -> str:
         """Compare a file with its digest by reading it; return what is wrong, empty if nothing.
 
         ``image`` tells disk images, whose digest is defined otherwise, from other files.
+        ``passed`` is told how many bytes more of an image were read; what it raises ends it.
         """

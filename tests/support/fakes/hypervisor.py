@@ -2,19 +2,18 @@
 
 import uuid as uuids
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.support.fakes.disk import FakeBitmap, FakeDisk
 from tests.support.fakes.faults import Faults, faulty
 from vm_babysitter.domain.agent import AgentAnswer
 from vm_babysitter.domain.chain import Checkpoint
 from vm_babysitter.domain.errors import Busy, HypervisorError, VmNotFound
-from vm_babysitter.domain.vm import Disk, DiskState, PowerState, Vm
-from vm_babysitter.ports import ActiveJob, BackupRequest, Export, JobKind
+from vm_babysitter.domain.vm import QEMU_RUNS, Disk, DiskState, PowerState, Vm
+from vm_babysitter.ports import ActiveJob, BackupRequest, Belongings, Export, JobKind
 
 INTERNAL, INVALID, EXISTS, NO_CHECKPOINT, UNSUPPORTED = 1, 55, 8, 103, 67
 """libvirt's numbers: internal error, operation invalid, invalid argument, ..."""
-_QEMU_RUNS = frozenset({PowerState.RUNNING, PowerState.PAUSED})
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,7 @@ class FakeVm:
     state: PowerState = PowerState.RUNNING
     persistent: bool = True
     definition: str = "<domain/>"
+    belongings: Belongings = field(default_factory=Belongings)
     other_disks: tuple[Disk, ...] = ()
     """Disks that are only described: drives, disks passed through and such."""
     checkpoints: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -63,8 +63,9 @@ class FakeVm:
     """What the agent says instead of thawing."""
 
     def start(self, state: PowerState = PowerState.RUNNING) -> None:
-        """Start it."""
+        """Start it; what was saved of its memory is used up."""
         self.state = state
+        self.belongings = replace(self.belongings, managed_save=False)
 
     def stop(self) -> None:
         """Switch it off; QEMU ends in good order."""
@@ -121,8 +122,23 @@ class FakeHypervisor(Faults):
         raise VmNotFound(name)
 
     @faulty
+    def power(self, uuid: str) -> PowerState:
+        vm = self.machines.get(uuid)
+        return PowerState.OFF if vm is None else vm.state
+
+    @faulty
+    def resume(self, uuid: str) -> None:
+        vm = self._find(uuid)
+        if vm.state in {PowerState.PAUSED, PowerState.STUCK}:
+            vm.state = PowerState.RUNNING
+
+    @faulty
     def definition(self, uuid: str) -> str:
         return self._find(uuid).definition
+
+    @faulty
+    def belongings(self, uuid: str) -> Belongings:
+        return self._find(uuid).belongings
 
     @faulty
     def disk_states(self, uuid: str) -> tuple[DiskState, ...]:
@@ -132,7 +148,7 @@ class FakeHypervisor(Faults):
     @faulty
     def active_job(self, uuid: str) -> ActiveJob | None:
         vm = self._find(uuid)
-        if vm.job is None or vm.state not in _QEMU_RUNS:
+        if vm.job is None or vm.state not in QEMU_RUNS:
             return vm.foreign_job
         return ActiveJob(JobKind.BACKUP, f"serving {vm.job.socket}", vm.job.socket)
 
@@ -225,7 +241,7 @@ class FakeHypervisor(Faults):
 
     def _running(self, uuid: str, action: str) -> FakeVm:
         vm = self._find(uuid)
-        if vm.state not in _QEMU_RUNS:
+        if vm.state not in QEMU_RUNS:
             raise HypervisorError(action, INVALID, "domain is not running")
         return vm
 

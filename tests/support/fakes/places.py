@@ -3,6 +3,7 @@
 from pathlib import PurePosixPath
 
 from tests.support.fakes.faults import Faults, faulty
+from vm_babysitter.domain.space import Room
 
 
 class FakeScratchPlaces(Faults):
@@ -14,6 +15,9 @@ class FakeScratchPlaces(Faults):
         self.files: set[str] = set() if files is None else files
         self.unfit = ""
         """What ``probe`` says."""
+        self.rooms = [Room(1 << 40, 1 << 41, 1)]
+        """What ``room`` says, one after the other; the last one for good."""
+        self.grown = 0
 
     @faulty
     def scratch_path(self, disk_path: str, nonce: str, target: str) -> str:
@@ -22,6 +26,13 @@ class FakeScratchPlaces(Faults):
     @faulty
     def probe(self, path: str) -> str:
         return self.unfit
+
+    @faulty
+    def room(self, path: str) -> Room:
+        return self.rooms.pop(0) if len(self.rooms) > 1 else self.rooms[0]
+
+    def used(self, path: str) -> int:
+        return self.grown
 
     @faulty
     def socket_path(self, nonce: str) -> str:

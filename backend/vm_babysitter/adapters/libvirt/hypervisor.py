@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import libvirt
 import libvirt_qemu
 
 from vm_babysitter.adapters.libvirt import agent, qmp, xml
+from vm_babysitter.adapters.libvirt.belongings import find_belongings, usual_tpm_roots
 from vm_babysitter.adapters.libvirt.connection import Connection
 from vm_babysitter.adapters.libvirt.errors import translated
 from vm_babysitter.domain.agent import AgentAnswer
@@ -20,6 +22,7 @@ from vm_babysitter.domain.vm import Disk, DiskKind, DiskState, PowerState, Vm
 from vm_babysitter.ports import (
     ActiveJob,
     BackupRequest,
+    Belongings,
     Export,
     ImageInfo,
     JobKind,
@@ -45,10 +48,19 @@ _JOB_POLL_SECONDS = 0.02
 class LibvirtHypervisor:
     """Implements ``ports.Hypervisor``; safe for threads as far as libvirt is."""
 
-    def __init__(self, connection: Connection, probe: Callable[[Path], ImageInfo]) -> None:
-        """``probe`` describes an image file by its content."""
+    def __init__(
+        self,
+        connection: Connection,
+        probe: Callable[[Path], ImageInfo],
+        tpm_roots: Sequence[Path] = (),
+    ) -> None:
+        """Use ``probe`` to describe an image file by its content.
+
+        ``tpm_roots``: where libvirt may keep the state of TPMs; none for where it usually does.
+        """
         self._connection = connection
         self._probe = probe
+        self._tpm_roots = tpm_roots or usual_tpm_roots(connection.uri)
 
     def vms(self) -> tuple[Vm, ...]:
         """See the port."""
@@ -68,12 +80,38 @@ class LibvirtHypervisor:
                     return self._describe(domain)
         raise VmNotFound(name)
 
+    def power(self, uuid: str) -> PowerState:
+        """See the port."""
+        try:
+            with translated("Asking for the VM's state", uuid, self._connection.uri):
+                return _power(self._domain(uuid))
+        except VmNotFound:
+            return PowerState.OFF
+
+    def resume(self, uuid: str) -> None:
+        """See the port."""
+        with translated("Having the VM go on", uuid, self._connection.uri):
+            domain = self._domain(uuid)
+            if _power(domain) in {PowerState.PAUSED, PowerState.STUCK}:
+                domain.resume()
+
     def definition(self, uuid: str) -> str:
         """See the port."""
         flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
         with translated("Reading the VM's definition", uuid, self._connection.uri):
             text: str = self._domain(uuid).XMLDesc(flags)
             return text
+
+    def belongings(self, uuid: str) -> Belongings:
+        """See the port."""
+        with translated("Asking what the VM has beside its disks", uuid, self._connection.uri):
+            domain = self._domain(uuid)
+            found = find_belongings(domain.XMLDesc(0), uuid, self._tpm_roots)
+            return replace(
+                found,
+                autostart=bool(domain.autostart()),
+                managed_save=bool(domain.hasManagedSaveImage(0)),
+            )
 
     def disk_states(self, uuid: str) -> tuple[DiskState, ...]:
         """See the port."""
@@ -221,12 +259,11 @@ class LibvirtHypervisor:
             return None
 
     def _describe(self, domain: libvirt.virDomain) -> Vm:
-        state, _ = domain.state()
         disks = xml.parse_disks(domain.XMLDesc(0))
         return Vm(
             uuid=domain.UUIDString(),
             name=domain.name(),
-            state=_STATES.get(state, PowerState.UNKNOWN),
+            state=_power(domain),
             disks=tuple(self._look_at(disk) for disk in disks),
         )
 
@@ -256,6 +293,13 @@ class LibvirtHypervisor:
             error_policy=definition.error_policy,
             alias=definition.alias,
         )
+
+
+def _power(domain: libvirt.virDomain) -> PowerState:
+    state, reason = domain.state()
+    if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
+        return PowerState.STUCK
+    return _STATES.get(state, PowerState.UNKNOWN)
 
 
 def _look_up(lookup: Callable[[str], libvirt.virDomain], word: str) -> libvirt.virDomain | None:

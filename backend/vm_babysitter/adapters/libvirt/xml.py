@@ -29,9 +29,14 @@ class DiskDefinition:
     alias: str
 
 
+def parse_document(text: str) -> etree._Element:
+    """Return the root of an XML document of libvirt's."""
+    return etree.fromstring(text.encode(), _PARSER)
+
+
 def parse_disks(domain_xml: str) -> tuple[DiskDefinition, ...]:
     """Return the disks of a domain's XML in its order."""
-    root = etree.fromstring(domain_xml.encode(), _PARSER)
+    root = parse_document(domain_xml)
     return tuple(_parse_disk(disk) for disk in root.findall("devices/disk"))
 
 
@@ -67,7 +72,7 @@ def _source_place(source: etree._Element, source_type: str) -> str:
 
 def agent_missing(live_domain_xml: str) -> str:
     """Return why there is no guest agent to ask, empty if one is connected."""
-    root = etree.fromstring(live_domain_xml.encode(), _PARSER)
+    root = parse_document(live_domain_xml)
     for target in root.findall("devices/channel/target"):
         if target.get("name") == "org.qemu.guest_agent.0":
             connected = target.get("state", "connected") == "connected"
@@ -77,7 +82,7 @@ def agent_missing(live_domain_xml: str) -> str:
 
 def process_owner(live_domain_xml: str) -> tuple[int, int] | None:
     """Return user and group id of a VM's QEMU, None where libvirt does not set them."""
-    root = etree.fromstring(live_domain_xml.encode(), _PARSER)
+    root = parse_document(live_domain_xml)
     for label in root.findall("seclabel[@model='dac']/label"):
         user, _, group = (label.text or "").partition(":")
         if user.lstrip("+").isdecimal() and group.lstrip("+").isdecimal():
@@ -131,6 +136,6 @@ def adoption_xml(checkpoint: Checkpoint, other_targets: Sequence[str]) -> str:
 
 def backup_socket(backup_xml_text: str) -> str:
     """Return the NBD socket of a running backup job's XML, empty where it has none."""
-    root = etree.fromstring(backup_xml_text.encode(), _PARSER)
+    root = parse_document(backup_xml_text)
     server = root.find("server")
     return "" if server is None else server.get("socket", "")

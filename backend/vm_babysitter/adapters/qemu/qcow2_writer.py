@@ -21,7 +21,7 @@ from blake3 import blake3
 from vm_babysitter.adapters.fingerprint import fingerprint, fingerprints
 from vm_babysitter.adapters.store.files import NewFile, StoredFile
 from vm_babysitter.domain.blocks import BLOCK_SIZE, ZERO_HASH, block_count
-from vm_babysitter.ports import WrittenFile
+from vm_babysitter.ports import Passed, WrittenFile
 
 CLUSTER = BLOCK_SIZE
 _CLUSTER_BITS = 16
@@ -221,7 +221,7 @@ class Qcow2Writer:
         return (fixed + extensions + name).ljust(CLUSTER, b"\0")
 
 
-def digest_file(path: Path) -> str:
+def digest_file(path: Path, passed: Passed = lambda _: None) -> str:
     """Compute the digest of a data file by reading it; the page cache is spared.
 
     The digest is BLAKE3 over the fingerprints of the clusters 1, 2, ... and then 0, because
@@ -245,6 +245,7 @@ def digest_file(path: Path) -> str:
                 header_hash = hashes.pop(0)
             digest.update(b"".join(hashes))
             file.forget(offset, len(part))
+            passed(len(part))
     digest.update(header_hash)
     return digest.hexdigest()
 

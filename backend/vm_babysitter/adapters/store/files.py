@@ -54,6 +54,13 @@ class NewFile:
         finally:
             self._leave(len(data))
 
+    def extend(self, size: int) -> None:
+        """Make the file ``size`` bytes long; what is not written reads as zero."""
+        try:
+            os.ftruncate(self._fd, size)
+        except OSError as error:
+            raise self._failed(error) from error
+
     def sync_and_close(self) -> None:
         """Have all of it on stable storage, or raise. The name needs an fsync of its folder."""
         self._shut()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from vm_babysitter.adapters.room import room
 from vm_babysitter.adapters.store import documents, layout, place
 from vm_babysitter.adapters.store.documents import (
     ChainDocument,
@@ -24,10 +25,13 @@ from vm_babysitter.adapters.store.reading import read_chain
 from vm_babysitter.adapters.store.sweeping import remove_attempt, remove_empty_chain
 from vm_babysitter.domain.chain import Attempt, Chain, ChainState, Point, PointDisk
 from vm_babysitter.domain.errors import Busy, Damaged, PointDamaged, StoreFailed
+from vm_babysitter.domain.space import Room
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.lib.atomicfile import fsync_directory
-from vm_babysitter.ports import BlockIndex, Clock, StoredVm
+from vm_babysitter.ports import BlockIndex, Clock, Passed, StoredVm
 
+DigestImage = Callable[[Path, Passed], str]
+"""Computes the digest of a disk image."""
 _READ_SIZE = 1 << 20
 _LOST_MARK = (
     "The backups are untouched. Move this one file away: reading them needs none, and the next "
@@ -43,7 +47,7 @@ class LocalStore:
         path: Path,
         store_id: str,
         new_image: NewImage,
-        digest_image: Callable[[Path], str],
+        digest_image: DigestImage,
     ) -> None:
         """Use ``open_store``, which checks the place first."""
         self._path = path
@@ -74,9 +78,9 @@ class LocalStore:
         finally:
             os.close(descriptor)
 
-    def free_bytes(self) -> int:
+    def room(self) -> Room:
         """See the port."""
-        return failing(self._path, lambda: place.free_bytes(self._path))
+        return failing(self._path, lambda: room(self._path))
 
     def vms(self) -> tuple[StoredVm, ...]:
         """See the port."""
@@ -174,10 +178,12 @@ class LocalStore:
                 readers.append(reader)
             yield MergedIndex(readers)
 
-    def check_file(self, path: Path, digest: str, *, image: bool) -> str:
+    def check_file(
+        self, path: Path, digest: str, *, image: bool, passed: Passed = lambda _: None
+    ) -> str:
         """See the port."""
         try:
-            found = self._digest_image(path) if image else digest_plain(path)
+            found = self._digest_image(path, passed) if image else digest_plain(path)
         except (Damaged, StoreFailed) as error:
             return error.reason
         return "" if found == digest else "its content is not what was written"
@@ -214,7 +220,7 @@ def open_store(
     path: Path,
     clock: Clock,
     new_image: NewImage,
-    digest_image: Callable[[Path], str],
+    digest_image: DigestImage,
     *,
     create: bool,
     allow_ram: bool = False,

@@ -75,12 +75,6 @@ def check_holds_backups(path: Path) -> None:
         )
 
 
-def free_bytes(path: Path) -> int:
-    """Return the free space at ``path`` in bytes."""
-    state = os.statvfs(path)
-    return state.f_bavail * state.f_frsize
-
-
 def filesystem_type(path: Path, mounts: str | None = None) -> str:
     """Return the type of the file system that holds ``path`` (``ext4``, ``tmpfs``, …).
 

@@ -1,0 +1,39 @@
+"""Makes images without QEMU: implements ``ports.NewImages``."""
+
+from pathlib import Path
+
+from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer
+from vm_babysitter.adapters.store.files import NewFile
+
+
+class RawFile:
+    """A raw image that is being written, sparse where nothing is."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        """Create it with ``size`` bytes. Raises StoreFailed."""
+        self._file = NewFile(path)
+        self._file.extend(size)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write ``data`` at ``offset`` bytes. Safe for threads. Raises StoreFailed."""
+        self._file.write(offset, data)
+
+    def finish(self) -> None:
+        """Have it on stable storage. Raises StoreFailed, for earlier failures too."""
+        self._file.sync_and_close()
+
+    def discard(self) -> None:
+        """Close without finishing; harmless after ``finish``."""
+        self._file.discard()
+
+
+class OwnImages:
+    """Implements ``ports.NewImages``."""
+
+    def qcow2(self, path: Path, size: int) -> Qcow2Writer:
+        """See the port."""
+        return Qcow2Writer(path, size)
+
+    def raw(self, path: Path, size: int) -> RawFile:
+        """See the port."""
+        return RawFile(path, size)
