@@ -19,7 +19,7 @@ class Tuning:
     """For data; one more serves the maps. Only one is used for writing where the server does
     not say that it allows several."""
     reads: int = 4
-    """In flight per connection. More do not fit into the processor's cache: with pieces of
+    """MiB in flight per connection. More do not fit into the processor's cache: with pieces of
     1 MiB, 8 were a third slower than 4, where the disk was no bottleneck."""
     writes: int = 8
     """In flight per connection."""

@@ -25,6 +25,10 @@ from vm_babysitter.domain.errors import ProtocolViolation, TransferFailed
 P = TypeVar("P")
 
 _LONGEST_ERROR = 65536  # bytes of an error reply
+_PIECE = 1 << 20
+"""Bytes of the pieces that the number in flight is meant for; of smaller ones it is more."""
+_MOST = 32
+"""Requests in flight on a connection, however small they are."""
 
 
 class NbdReader:
@@ -158,7 +162,8 @@ class _Lane(Generic[P]):
     def __init__(self, connection: Connection, work: _Work[P], in_flight: int) -> None:
         self._connection = connection
         self._work = work
-        self._in_flight = in_flight
+        self._most_bytes = in_flight * _PIECE
+        self._bytes = 0
         self._waiting: dict[int, _Request[P]] = {}
         self._handle = 0
         # The buffer used last is used next: it still is in the processor's cache. With simple
@@ -169,23 +174,32 @@ class _Lane(Generic[P]):
         """Read pieces until there are no more."""
         more = True
         while True:
-            headers = []
-            while more and len(self._waiting) < self._in_flight:
-                taken = self._work.next()
-                if taken is None:
-                    more = False
-                else:
-                    headers.append(self._request(*taken))
-            if headers:
-                self._connection.send_all(headers)
+            # Several at a time: each call wakes the server, which takes longer than the call.
+            if more and self._bytes <= self._most_bytes // 2 and len(self._waiting) <= _MOST // 2:
+                more = self._send()
             if not self._waiting:
                 return
             self._receive()
+
+    def _send(self) -> bool:
+        """Send as many requests as may be in flight; return whether there may be more."""
+        headers: list[bytes] = []
+        more = True
+        while self._bytes < self._most_bytes and len(self._waiting) < _MOST:
+            taken = self._work.next()
+            if taken is None:
+                more = False
+                break
+            headers.append(self._request(*taken))
+        if headers:
+            self._connection.send_all(headers)
+        return more
 
     def _request(self, piece: Piece, tag: P) -> bytes:
         if piece.length <= 0:
             raise ValueError(f"a piece of {piece.length} bytes cannot be read")
         self._handle += 1
+        self._bytes += piece.length
         self._waiting[self._handle] = _Request(piece, tag)
         return request(Command.READ, self._handle, piece.offset, piece.length)
 
@@ -207,6 +221,7 @@ class _Lane(Generic[P]):
                 return
             _check_filled(wanted)
         del self._waiting[reply.handle]
+        self._bytes -= wanted.piece.length
         self._work.consume(wanted.piece, wanted.tag, data)
         self._spare.append(wanted.memory)
 
