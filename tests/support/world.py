@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from tests.support.faulty import Fault
 from tests.support.libvirtd import PrivateLibvirtd
@@ -53,7 +53,13 @@ class World:
     """One VM with two disks, one store, and a copy of each disk for each point made."""
 
     def __init__(
-        self, host: PrivateLibvirtd, folder: Path, name: str = NAME, *, running: bool = False
+        self,
+        host: PrivateLibvirtd,
+        folder: Path,
+        name: str = NAME,
+        *,
+        running: bool = False,
+        disks: Sequence[DiskSpec] = DISKS,
     ) -> None:
         self.host = host
         self.folder = folder
@@ -62,7 +68,7 @@ class World:
         self.runtime = Path(str(host.root / f"runtime-{os.getpid()}-{folder.name[-24:]}"))
         for path in (self.disks, self.store, folder / "references"):
             path.mkdir(parents=True)
-        self.vm = TestVm(host, self.disks, name, DISKS)
+        self.vm = TestVm(host, self.disks, name, disks)
         self.power = "running" if running else "paused"
         self.boot()
         self.allow_ram = True
@@ -83,11 +89,16 @@ class World:
         place = ["--standalone", "--uri", self.host.uri, "--store", str(self.store)]
         return [*program, *place, *(["--allow-ram-store"] if self.allow_ram else []), *arguments]
 
-    def start(self, *arguments: str, faults: Sequence[Fault] = ()) -> subprocess.Popen[str]:
+    def start(
+        self,
+        *arguments: str,
+        faults: Sequence[Fault] = (),
+        stdout: IO[str] | int = subprocess.PIPE,
+    ) -> subprocess.Popen[str]:
         """Start a command, in the folder of this world."""
         return subprocess.Popen(
             self.arguments(*arguments, faults=faults),
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
             env=environment(),
