@@ -1,8 +1,11 @@
 """Read with our NBD client from qemu-nbd and nbdkit."""
 
+import select
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from tests.support.nbd_server import (
 )
 from tests.support.qemu_img import run
 from vm_babysitter.adapters.qemu.nbd import Tuning, open_reader
+from vm_babysitter.adapters.qemu.nbd_connection import Connection
 from vm_babysitter.adapters.qemu.nodes import shared_chain
 from vm_babysitter.adapters.qemu.qemu_nbd import QemuNbd
 from vm_babysitter.domain.blocks import Piece
@@ -242,3 +246,27 @@ def test_the_end_is_said_and_nothing_stays_open(folder: Path, fake: Fake) -> Non
         reader.read(pieces(MIB, 65536), lambda *_: None)
     wait_until(lambda: len(goodbyes) == 3)
     assert open_descriptors() == before + 3  # the server's ends
+
+
+def test_an_aborted_connection_leaves_nothing_unread(fake: Fake) -> None:
+    """QEMU spins on such data, and its guest stands still when the job ends meanwhile."""
+    full, aborted, found = threading.Event(), threading.Event(), list[int]()
+
+    def behave(peer: Peer) -> None:
+        end = peer._socket
+        with suppress(BlockingIOError):
+            while True:
+                end.send(bytes(65536), socket.MSG_DONTWAIT)
+        full.set()
+        assert aborted.wait(10)
+        poll = select.poll()
+        poll.register(end, select.POLLOUT)
+        found.extend(events for _, events in poll.poll(5000))
+
+    connection = Connection(fake(behave).address, "")
+    assert full.wait(10)
+    connection.abort()  # whoever reads from it may be busy with something else
+    aborted.set()
+    wait_until(lambda: bool(found))
+    connection.close()
+    assert found[0] & select.POLLOUT

@@ -1,19 +1,17 @@
-"""Files of the store that are not what was written, and readers that are killed."""
+"""Files of the store that are not what was written."""
 
 import json
 import os
 import re
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.support.faulty import Fault
 from tests.support.libvirtd import PrivateLibvirtd
-from tests.support.world import World, listing, unchanged
+from tests.support.world import World, unchanged
 
 Damage = Callable[[Path], None]
 
@@ -232,47 +230,3 @@ def test_two_files_that_changed_places(world: World) -> None:
     kept.rename(other)
     complains(world, "verify", "house", says=["BAD: vda.qcow2"])
     complains(world, "restore", "house", "latest", says=["vda"])
-
-
-# -- kill -9 of readers ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault("die", "step", "verify *", 2),
-        Fault("die", "call", "CheckedReading.run"),
-        Fault("die", "return", "CheckedReading.run"),
-    ],
-    ids=str,
-)
-def test_a_killed_verify_changes_nothing(world: World, fault: Fault) -> None:
-    with unchanged(world.store):
-        world.call("verify", "house", faults=[fault], expect=-signal.SIGKILL)
-    world.call("verify", "house")
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault("die", "progress", "", 2),
-        Fault("die", "step", "restore vdb"),
-        Fault("die", "step", "restore domain.xml"),
-        Fault("die", "step", "finish"),
-        Fault("die", "os.link", "*/vda.qcow2"),
-    ],
-    ids=str,
-)
-def test_a_killed_restore_leaves_nothing_that_looks_whole(world: World, fault: Fault) -> None:
-    target = world.store.with_name("target")
-    arguments = ["restore", "house", "latest", "--to", str(target)]
-    with unchanged(world.store):
-        world.call(*arguments, faults=[fault], expect=-signal.SIGKILL)
-        assert target.is_dir()
-        assert [path.suffix for path in target.iterdir() if path.suffix != ".partial"] == []
-        left = listing(target)
-        refused = world.call(*arguments, expect=2)
-        assert "is not empty" in refused.stderr
-        assert listing(target) == left
-    shutil.rmtree(target)
-    world.call(*arguments)

@@ -7,9 +7,8 @@ import pty
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ import pytest
 from tests.support.faulty import Fault
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.mounts import ram_disk, read_only
+from tests.support.stopped import stopped_backup
 from tests.support.vm import MIB
 from tests.support.world import Silent, World, environment
 from vm_babysitter.bootstrap import Standalone
@@ -35,38 +35,6 @@ def world(libvirtd: PrivateLibvirtd, tmp_path: Path) -> Iterator[World]:
         world.backup()
         world.change()
         yield world
-
-
-class Stopped:
-    """A backup that stands still in the middle."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self.err = ""
-
-    def signal(self, number: int) -> None:
-        self._process.send_signal(number)
-
-    def go_on(self, expect: int) -> float:
-        """Let it go on to its end. Returns the seconds that took."""
-        self._process.send_signal(signal.SIGCONT)
-        began = time.monotonic()
-        _, self.err = self._process.communicate(timeout=60)
-        assert self._process.returncode == expect, self.err
-        assert "Traceback" not in self.err
-        return time.monotonic() - began
-
-
-@contextmanager
-def stopped_backup(world: World, fault: Fault) -> Iterator[Stopped]:
-    """Start a backup and wait until it stands still at the fault."""
-    with world.start("backup", "--", world.vm.name, faults=[fault]) as process:
-        try:
-            _, status = os.waitpid(process.pid, os.WUNTRACED)
-            assert os.WIFSTOPPED(status), status
-            yield Stopped(process)
-        finally:
-            process.kill()
 
 
 def goes_on(world: World, method: str = "bitmap") -> None:

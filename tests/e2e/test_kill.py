@@ -1,32 +1,23 @@
 """kill -9 at every step of a backup: nothing is lost, nothing is left, the next one goes on."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from tests.support.faulty import Fault
 from tests.support.libvirtd import PrivateLibvirtd
+from tests.support.stage import Stage, newest, soak
 from tests.support.world import World
 
-SOAK = os.environ.get("VMB_SOAK") == "1"
-_MOST_POINTS = 10
-"""Points of one store after which the stage is built anew: more only take longer."""
 FAILS = Fault("fail", "step", "copied vda")
 MID_COPY = Fault("die", "progress", "", 3)
 
 
 def die(kind: str, name: str = "", nth: int = 1) -> Fault:
     return Fault("die", kind, name, nth)
-
-
-def soak(*faults: Fault) -> tuple[Fault, ...]:
-    """Those that run in a soak only; near to one that always runs."""
-    return faults if SOAK else ()
 
 
 BEFORE_COMMIT = [
@@ -134,35 +125,6 @@ AGAIN_AFTER_COMMIT = [
 ]
 
 
-@dataclass
-class Stage:
-    """A world that test after test goes on with, until one fails or it gets too big."""
-
-    host: PrivateLibvirtd
-    folder: Path
-    world: World | None = None
-    count: int = 0
-    failed: bool = field(default=False)
-
-    def enter(self) -> World:
-        """Return a world whose VM has a chain with an increment."""
-        if self.world is None or self.failed or len(self.world.references) > _MOST_POINTS or SOAK:
-            self.close()
-            self.count += 1
-            place = self.folder / f"stage {self.count}"
-            self.world = World(self.host, place, "- stage", running=self.count % 2 == 1)
-            self.world.backup()
-            self.world.change()
-            self.world.backup()
-        self.failed = True
-        return self.world
-
-    def close(self) -> None:
-        if self.world is not None:
-            self.world.close()
-            self.world = None
-
-
 @pytest.fixture(scope="module")
 def stage(libvirtd: PrivateLibvirtd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     stage = Stage(libvirtd, tmp_path_factory.mktemp("kill"))
@@ -183,10 +145,6 @@ def new_world(libvirtd: PrivateLibvirtd, tmp_path: Path) -> Iterator[World]:
     """A paused VM without any backup."""
     with closing(World(libvirtd, tmp_path / "new")) as world:
         yield world
-
-
-def newest(world: World) -> str:
-    return next(reversed(world.references))
 
 
 def goes_on(world: World, *, parent: str | None) -> None:

@@ -206,6 +206,24 @@ def test_agent_that_freezes_too_late_is_thawed_all_the_same(stage: Stage) -> Non
     assert stage.guest.writes()
 
 
+def test_agent_that_never_answers_a_freeze_costs_seconds_and_no_backup(stage: Stage) -> None:
+    stage.guest.run("echo 1000 >/run/delay")
+    stage.guest.have_agent("-F/run/slow-hook")  # it answers the ping, and then nothing more
+    done = stage.backup()
+    assert done.seconds < 25
+    assert (done.point.quiesced, done.point.quiesce_note) == (
+        False,
+        "the guest agent does not answer",
+    )
+    assert stage.guest.writes()
+    assert [found.good for found in stage.app.verify().all(NAME)] == [True]
+    stage.guest.run("killall -KILL sleep slow-hook; true")
+    stage.guest.stop_agent()
+    stage.guest.have_agent()
+    wait_until(lambda: not stage.mark.exists())
+    assert stage.backup().point.quiesced
+
+
 def test_watchdog_thaws_when_we_are_killed(stage: Stage) -> None:
     stage.backup()
     with stage.backup_that("die") as process:

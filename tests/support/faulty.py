@@ -3,22 +3,27 @@
     python -m tests.support.faulty RUNTIME '[["die", "step", "copy", 1]]' --standalone … backup VM
 
 The product has no hooks for this. What it does is seen from outside: the steps and the progress
-it tells its observer, the changes of the file system that Python audits, and the calls of its
-functions that Python's profiler sees.
+it tells its observer, the changes of the file system that Python audits, its calls of ``fsync``,
+and the calls of its functions that Python's profiler sees.
 """
 
+import errno
 import json
 import os
 import re
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import translate
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from vm_babysitter import bootstrap
+from vm_babysitter.adapters.qemu.exports import NbdExports
+from vm_babysitter.adapters.qemu.nbd import Tuning
 from vm_babysitter.bootstrap import Standalone
 from vm_babysitter.cli.composition import App, Place
 from vm_babysitter.cli.main import run
@@ -37,14 +42,20 @@ FILE_EVENTS = {
 """Audited before they happen; the position of the path among the arguments."""
 
 
+IMPATIENT = 3.0
+"""Seconds of silence after which QEMU counts as lost, where that is asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """What happens, and at which occurrence of what."""
 
     action: str
-    """``die`` (SIGKILL), ``stop`` (SIGSTOP), ``fail`` (raise an error)."""
+    """``die`` (SIGKILL), ``stop`` (SIGSTOP), ``fail`` (raise an error), ``eio`` (as a disk)."""
     kind: str
-    """``step``, ``progress``, ``call``, ``return``, or one of ``FILE_EVENTS``."""
+    """``step``, ``progress``, ``call``, ``return``, ``fsync``, or one of ``FILE_EVENTS``.
+    ``impatience`` has no moment: a silent QEMU is given up after ``IMPATIENT`` seconds.
+    """
     name: str = ""
     """Of the step or function; of the path a pattern as the shell's."""
     nth: int = 1
@@ -68,6 +79,10 @@ class Faults:
             sys.addaudithook(self._audit)
         if self._kinds & {"call", "return"}:
             sys.setprofile(self._profile)
+        if "fsync" in self._kinds:
+            vars(os)["fsync"] = partial(self._fsync, os.fsync)
+        if "impatience" in self._kinds:
+            vars(bootstrap)["NbdExports"] = partial(NbdExports, Tuning(timeout=IMPATIENT))
 
     def reached(self, kind: str, name: str) -> None:
         """Something happens."""
@@ -86,6 +101,10 @@ class Faults:
         if position is not None and event in self._kinds:
             self.reached(event, os.fsdecode(_path(arguments[position])))
 
+    def _fsync(self, real: Callable[[int], None], descriptor: int) -> None:
+        self.reached("fsync", str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real(descriptor)
+
     def _profile(self, frame: FrameType, event: str, _argument: object) -> None:
         if event in self._kinds:
             self.reached(event, frame.f_code.co_qualname)
@@ -96,6 +115,8 @@ def _path(argument: object) -> str | bytes:
 
 
 def _act(fault: Fault) -> None:
+    if fault.action == "eio":
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
     if fault.action == "fail":
         raise StoreFailed("/injected", f"injected {fault}")
     os.kill(os.getpid(), signal.SIGKILL if fault.action == "die" else signal.SIGSTOP)

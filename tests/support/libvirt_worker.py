@@ -117,6 +117,20 @@ class Operations:
         flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
         self._domain(name).blockCommit(target, None, None, 0, flags)
 
+    def pivot(self, name: str, target: str) -> None:
+        """Let a merge come to its end, and have the VM use the lower layer again."""
+        domain = self._domain(name)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                domain.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_BLOCK_COPY_ACTIVE:  # not ready yet
+                    raise
+                time.sleep(0.02)
+            else:
+                return
+
     def resize(self, name: str, target: str, size: int) -> None:
         self._domain(name).blockResize(target, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
 

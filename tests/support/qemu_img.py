@@ -3,7 +3,7 @@
 import json
 import subprocess
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 
 class MapEntry(TypedDict):
@@ -15,6 +15,7 @@ class MapEntry(TypedDict):
     present: bool
     zero: bool
     data: bool
+    offset: NotRequired[int]
 
 
 def run(*argv: str | Path) -> str:

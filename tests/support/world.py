@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from tests.support.faulty import Fault
 from tests.support.libvirtd import PrivateLibvirtd
@@ -61,6 +61,7 @@ class World:
         running: bool = False,
         devices: Sequence[str] = (),
         nvram: Path | None = None,
+        disks: Sequence[DiskSpec] = DISKS,
     ) -> None:
         self.host = host
         self.folder = folder
@@ -69,7 +70,7 @@ class World:
         self.runtime = Path(str(host.root / f"runtime-{os.getpid()}-{folder.name[-24:]}"))
         for path in (self.disks, self.store, folder / "references"):
             path.mkdir(parents=True)
-        self.vm = TestVm(host, self.disks, name, DISKS, devices, nvram)
+        self.vm = TestVm(host, self.disks, name, disks, devices, nvram)
         self.power = "running" if running else "paused"
         self.boot()
         self.allow_ram = True
@@ -90,11 +91,16 @@ class World:
         place = ["--standalone", "--uri", self.host.uri, "--store", str(self.store)]
         return [*program, *place, *(["--allow-ram-store"] if self.allow_ram else []), *arguments]
 
-    def start(self, *arguments: str, faults: Sequence[Fault] = ()) -> subprocess.Popen[str]:
+    def start(
+        self,
+        *arguments: str,
+        faults: Sequence[Fault] = (),
+        stdout: IO[str] | int = subprocess.PIPE,
+    ) -> subprocess.Popen[str]:
         """Start a command, in the folder of this world."""
         return subprocess.Popen(
             self.arguments(*arguments, faults=faults),
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
             env=environment(),

@@ -15,6 +15,7 @@ TIMEOUT = 60.0
 """Seconds of silence after which a server counts as lost. A sleeping hard disk needs 15."""
 
 _LONGEST_OPTION_REPLY = 65536  # bytes
+_DISCARDED = 1 << 18  # bytes at a time
 _LONGEST_PATH = 107  # bytes; what the kernel takes as the name of a unix socket
 
 
@@ -140,9 +141,15 @@ class Connection:
         self._socket.close()
 
     def abort(self) -> None:
-        """Wake whoever waits on this connection; nothing works on it any more."""
+        """Wake whoever waits on this connection; nothing works on it any more.
+
+        Data that nobody will read is thrown away at once. A QEMU (7.2) that waits to send more
+        spins until then, and if its job ends meanwhile, its guest stands still.
+        """
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+            while self._socket.recv(_DISCARDED, socket.MSG_DONTWAIT):
+                pass
 
     # -- negotiation ------------------------------------------------------------------------
 

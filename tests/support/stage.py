@@ -1,0 +1,52 @@
+"""A world that many tests use one after the other, because making one takes seconds."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support.faulty import Fault
+from tests.support.libvirtd import PrivateLibvirtd
+from tests.support.world import World
+
+SOAK = os.environ.get("VMB_SOAK") == "1"
+_MOST_POINTS = 10
+"""Points of one store after which the stage is built anew: more only take longer."""
+
+
+@dataclass
+class Stage:
+    """A world that test after test goes on with, until one fails or it gets too big."""
+
+    host: PrivateLibvirtd
+    folder: Path
+    world: World | None = None
+    count: int = 0
+    failed: bool = field(default=False)
+
+    def enter(self) -> World:
+        """Return a world whose VM has a chain with an increment."""
+        if self.world is None or self.failed or len(self.world.references) > _MOST_POINTS or SOAK:
+            self.close()
+            self.count += 1
+            place = self.folder / f"stage {self.count}"
+            self.world = World(self.host, place, "- stage", running=self.count % 2 == 1)
+            self.world.backup()
+            self.world.change()
+            self.world.backup()
+        self.failed = True
+        return self.world
+
+    def close(self) -> None:
+        if self.world is not None:
+            self.world.close()
+            self.world = None
+
+
+def newest(world: World) -> str:
+    """The name of the newest point."""
+    return next(reversed(world.references))
+
+
+def soak(*faults: Fault) -> tuple[Fault, ...]:
+    """Those that run in a soak only; near to one that always runs."""
+    return faults if SOAK else ()
