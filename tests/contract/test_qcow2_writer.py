@@ -16,12 +16,8 @@ from hypothesis import strategies as st
 from tests.support.layers import Disk, Layer, content, filled, write_layer
 from tests.support.qemu_img import assert_clean, assert_same, image_map, info, named, run
 from vm_babysitter.adapters.fingerprint import fingerprint, fingerprints
-from vm_babysitter.adapters.qemu.qcow2_writer import (
-    CLUSTER,
-    Qcow2Writer,
-    digest_file,
-    refcount_clusters,
-)
+from vm_babysitter.adapters.qemu.qcow2_format import CLUSTER, refcount_clusters
+from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.domain.blocks import BLOCK_SIZE, ZERO_HASH, block_count, block_length
 from vm_babysitter.domain.errors import Damaged, StoreFailed
 from vm_babysitter.ports import ImageWriter

@@ -9,7 +9,8 @@ import pytest
 from tests.support.layers import content
 from tests.support.qemu_img import run
 from vm_babysitter.adapters.fingerprint import fingerprint, fingerprints
-from vm_babysitter.adapters.qemu.qcow2_writer import CLUSTER, Qcow2Writer
+from vm_babysitter.adapters.qemu.qcow2_format import CLUSTER
+from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer
 from vm_babysitter.domain.blocks import BLOCK_SIZE
 from vm_babysitter.domain.errors import StoreFailed
 

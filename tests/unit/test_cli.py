@@ -91,7 +91,7 @@ class FakeApp:
         yield Planner(self.world.hypervisor, self.world.store), self.world.hypervisor
 
     @contextmanager
-    def backup(self) -> Iterator[Backup]:
+    def backup(self, *, compress: bool = False) -> Iterator[Backup]:
         self.world.clock.advance(1)
         yield Backup(self.world.tools(), self.world.store)
 
@@ -285,7 +285,7 @@ def test_a_backup_tells_its_point_and_what_it_read_and_stored(app: FakeApp) -> N
     assert "128 KiB read, 128 KiB stored" in result.stdout
     assert "Not paused cleanly for the backup: the VM has no guest agent." in result.stdout
     data = app.json("backup", NAME)
-    assert set(data) == {"point", "seconds", "left", "manifest"}
+    assert set(data) == {"point", "seconds", "stored_bytes", "left", "manifest"}
     assert data["point"] == f"{chain.directory}/000001"
     assert data["manifest"]["seq"] == 1
     assert data["manifest"]["disks"][0]["method"] == "bitmap"

@@ -38,8 +38,8 @@ class App(Protocol):
     def planner(self) -> AbstractContextManager[tuple[Planner, Hypervisor]]:
         """Plan backups."""
 
-    def backup(self) -> AbstractContextManager[Backup]:
-        """Make backups."""
+    def backup(self, *, compress: bool = False) -> AbstractContextManager[Backup]:
+        """Make backups; ``compress`` stores what shrinks compressed."""
 
     def verify(self) -> Verify:
         """Verify points."""

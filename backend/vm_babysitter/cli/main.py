@@ -130,11 +130,14 @@ def plan(session: Session, vm: str, full: bool, as_json: bool) -> None:
 @cli.command()
 @click.argument("vm")
 @click.option("--full", is_flag=True, help="Start a new backup series with a full backup.")
+@click.option(
+    "--compress", is_flag=True, help="Compress what shrinks: takes less room and more processor."
+)
 @_JSON
 @click.pass_obj
-def backup(session: Session, vm: str, full: bool, as_json: bool) -> None:
+def backup(session: Session, vm: str, full: bool, compress: bool, as_json: bool) -> None:
     """Make the next restore point of VM while it runs."""
-    with session.app(as_json=as_json) as app, app.backup() as work:
+    with session.app(as_json=as_json) as app, app.backup(compress=compress) as work:
         result = work.run(vm, force_full=full)
     _print(as_json, lambda: render.backup_data(result), lambda: render.backup_text(result))
     if result.point.warnings or result.left:

@@ -71,6 +71,8 @@ class PointDisk:
     """Why this method, in a user's words."""
     parent: str | None = None
     """Directory name of the point whose image of this disk is the backing file."""
+    compression: str = ""
+    """How blocks that shrink are stored in the image: ``zstd``, ``zlib``, or empty for as is."""
 
 
 @dataclass(frozen=True, slots=True)

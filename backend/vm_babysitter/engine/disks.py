@@ -21,6 +21,7 @@ from vm_babysitter.engine.copying import (
     touched_map,
 )
 from vm_babysitter.engine.tools import Tools
+from vm_babysitter.lib.units import format_bytes
 from vm_babysitter.ports import (
     BlockIndex,
     DiskReader,
@@ -107,8 +108,15 @@ class PointCopier:
 
     def _check_space(self, needed: int) -> None:
         free = self._store.free_bytes()
-        if free < needed:
+        if free >= needed:
+            return
+        if not self._tools.compress:
             raise NotEnoughSpace(str(self._store.path), free, needed)
+        self._tools.observer.note(
+            f"The disks hold up to {format_bytes(needed)}, and the backup folder has room for "
+            f"{format_bytes(free)}. The backup goes on because it may shrink to that; "
+            "if it does not, it is undone."
+        )
 
     def _open(self, socket: str, export: Export) -> AbstractContextManager[DiskReader]:
         return self._tools.exports.open(socket, export.name, export.bitmap)
@@ -171,6 +179,7 @@ class PointCopier:
             source_format=plan.source_format,
             reason=reason,
             parent=None if parent is None else parent[0].directory,
+            compression=file.compression,
         )
 
     def _parent_index(self, vm: Vm, plan: DiskPlan) -> AbstractContextManager[BlockIndex]:

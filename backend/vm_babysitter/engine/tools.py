@@ -28,3 +28,5 @@ class Tools:
     cancel: Cancel
     versions: dict[str, str] = field(default_factory=dict)
     """Our own version and such, kept in each point."""
+    compress: bool = False
+    """Whether the images of points are compressed: their size is not known before."""
