@@ -58,6 +58,7 @@ class EngineWorld:
     clock: FakeClock = field(default_factory=FakeClock)
     observer: RecordingObserver = field(default_factory=RecordingObserver)
     cancel: Cancel = field(default_factory=Cancel)
+    compress: bool = False
 
     def __post_init__(self) -> None:
         self.exports = FakeDiskExports(self.hypervisor)
@@ -89,6 +90,7 @@ class EngineWorld:
             observer=self.observer,
             cancel=self.cancel,
             versions={"vm-babysitter": "test"},
+            compress=self.compress,
         )
 
     def backup(self, *, force_full: bool = False) -> BackedUp:
