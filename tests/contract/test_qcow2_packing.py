@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from tests.support.layers import content
 from vm_babysitter.adapters.fingerprint import fingerprints
 from vm_babysitter.adapters.qemu.qcow2_clusters import ClusterFile
-from vm_babysitter.adapters.qemu.qcow2_data import MOST_WAITING, WORTH_IT, PackedData
-from vm_babysitter.adapters.qemu.qcow2_format import CLUSTER, COPIED
+from vm_babysitter.adapters.qemu.qcow2_data import WORTH_IT, PackedData
+from vm_babysitter.adapters.qemu.qcow2_format import CLUSTER, COPIED, REFCOUNTS
 from vm_babysitter.adapters.qemu.qcow2_writer import digest_file
 
 _COMPRESSED = 1 << 62
@@ -145,9 +145,9 @@ def test_little_that_shrinks_between_much_that_does_not_keeps_few_digests_waitin
 ) -> None:
     packed = Packed(tmp_path / "file")
     packed.append([100])
-    for _ in range(MOST_WAITING // 16 + 3):
+    for _ in range(67):
         packed.append([CLUSTER] * 16)
-        assert packed.file.waiting <= MOST_WAITING
+        assert packed.file.waiting <= 1024
     assert packed.file.waiting < 100, "the open cluster was closed"
     packed.append([100])
     packed.check()
@@ -160,3 +160,23 @@ def test_blocks_among_others_that_do_not_shrink_waste_little(tmp_path: Path) -> 
     stored = 60 * 8 * (20000 + CLUSTER)
     assert packed.file.clusters * CLUSTER < stored * 1.03
     packed.check()
+
+
+def test_refcounts_that_are_put_away_are_final(tmp_path: Path) -> None:
+    """Around the end of the first refcount block, clusters are used ever more often."""
+    file = ClusterFile(tmp_path / "file")
+    file.complete(file.take(REFCOUNTS - 8), bytes(16 * (REFCOUNTS - 8)))
+    first = file.take(16, uses=0)
+    for cluster in range(16):
+        for _ in range(cluster + 2):
+            file.share(first + cluster, first + cluster)
+        file.complete(first + cluster, bytes(16))
+    table, _clusters = file.append_counts()
+    file.finish(bytes(CLUSTER))
+    image = (tmp_path / "file").read_bytes()
+    found: list[int] = []
+    for (place,) in struct.iter_unpack(">Q", image[table * CLUSTER : table * CLUSTER + 16]):
+        found += struct.unpack_from(f">{REFCOUNTS}H", image, place)
+    assert found[first : first + 16] == list(range(2, 18))
+    assert set(found[:first] + found[first + 16 : file.clusters]) == {1}
+    assert not any(found[file.clusters :])

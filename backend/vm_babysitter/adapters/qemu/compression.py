@@ -33,7 +33,7 @@ class Zstd:
         """See Compression."""
         compressor: zstandard.ZstdCompressor | None = getattr(self._own, "compressor", None)
         if compressor is None:
-            # A frame ends with its content: QEMU takes what follows a full cluster for damage.
+            # No checksum, as QEMU writes frames: the block index has a better one.
             compressor = zstandard.ZstdCompressor(level=self._level, write_checksum=False)
             self._own.compressor = compressor
         return compressor.compress(cluster)
