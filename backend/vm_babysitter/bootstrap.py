@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from vm_babysitter import __version__
@@ -11,12 +12,14 @@ from vm_babysitter.adapters.freeze_guard import WatchdogGuard
 from vm_babysitter.adapters.libvirt.connection import Connection
 from vm_babysitter.adapters.libvirt.hypervisor import LibvirtHypervisor
 from vm_babysitter.adapters.priority import lowered
+from vm_babysitter.adapters.qemu.compression_probe import choose_compression
 from vm_babysitter.adapters.qemu.exports import NbdExports
 from vm_babysitter.adapters.qemu.new_images import OwnImages
 from vm_babysitter.adapters.qemu.open_image import QemuImageTool
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.adapters.restore_place import EmptyDirectory
 from vm_babysitter.adapters.side_files import LocalSideFiles
+from vm_babysitter.adapters.store.draft import NewImage
 from vm_babysitter.adapters.store.local import LocalStore, open_store
 from vm_babysitter.adapters.workspace import Workspace
 from vm_babysitter.cli.composition import FULL_SPEED, Effort, Place
@@ -51,14 +54,14 @@ class Standalone:
         with Connection(self._place.uri) as connection:
             yield LibvirtHypervisor(connection, self._images.info, self._place.tpm_roots)
 
-    def store(self, *, create: bool = False) -> LocalStore:
+    def store(self, *, create: bool = False, new_image: NewImage = Qcow2Writer) -> LocalStore:
         """Open the backup folder. Raises StoreRefused and what ``open_store`` raises."""
         if self._place.store is None:
             raise InvalidInput("--store", "", "is missing", "Name the backup folder.")
         return open_store(
             self._place.store,
             self._clock,
-            Qcow2Writer,
+            new_image,
             digest_file,
             create=create,
             allow_ram=self._place.allow_ram_store,
@@ -72,10 +75,10 @@ class Standalone:
             yield Planner(hypervisor, store), hypervisor
 
     @contextmanager
-    def backup(self, effort: Effort = FULL_SPEED) -> Iterator[Backup]:
+    def backup(self, effort: Effort = FULL_SPEED, *, compress: bool = False) -> Iterator[Backup]:
         """Back up VMs; an empty folder becomes a backup folder."""
         with self.hypervisor() as hypervisor:
-            store = self.store(create=True)
+            store = self.store(create=True, new_image=self._new_image(compress=compress))
             tools = Tools(
                 hypervisor=hypervisor,
                 exports=NbdExports(),
@@ -89,6 +92,7 @@ class Standalone:
                 pace=Pace(effort.limit, self._cancel),
                 priority=_priority(effort),
                 versions={"vm-babysitter": __version__},
+                compress=compress,
             )
             yield Backup(tools, store)
 
@@ -105,6 +109,12 @@ class Standalone:
         return ReadTools(
             self._images, fingerprint, self._observer, self._cancel, pace, _priority(effort)
         )
+
+    def _new_image(self, *, compress: bool) -> NewImage:
+        if not compress:
+            return Qcow2Writer
+        compression = choose_compression(self._images, self._observer)
+        return partial(Qcow2Writer, compression=compression)
 
     def _has_store(self) -> bool:
         """Whether there is a backup folder yet; an empty one is fine for a plan."""

@@ -13,15 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.layers import Disk, Layer, content, filled, write_layer
+from tests.support.layers import (
+    Disk,
+    Layer,
+    assert_reads_like,
+    content,
+    filled,
+    write_chain,
+    write_layer,
+)
 from tests.support.qemu_img import assert_clean, assert_same, image_map, info, named, run
 from vm_babysitter.adapters.fingerprint import fingerprint, fingerprints
-from vm_babysitter.adapters.qemu.qcow2_writer import (
-    CLUSTER,
-    Qcow2Writer,
-    digest_file,
-    refcount_clusters,
-)
+from vm_babysitter.adapters.qemu.qcow2_format import CLUSTER, refcount_clusters
+from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.domain.blocks import BLOCK_SIZE, ZERO_HASH, block_count, block_length
 from vm_babysitter.domain.errors import Damaged, StoreFailed
 from vm_babysitter.ports import ImageWriter
@@ -30,27 +34,6 @@ MIB = 1 << 20
 TIB = 1 << 40
 TABLE = 8192
 """Blocks that one L2 table maps."""
-
-
-def write_chain(folder: Path, layers: list[Layer]) -> tuple[Path, Disk]:
-    """Write layers as restore points. Returns the newest file and the disk it should be."""
-    disk = Disk()
-    newest: Path | None = None
-    for seq, layer in enumerate(layers):
-        path = folder / f"{seq:06d}-{'inc' if seq else 'full'}" / "vda.qcow2"
-        backing = f"../{newest.parent.name}/{newest.name}" if newest else None
-        write_layer(path, layer, backing, seed=seq)
-        disk.change(layer)
-        newest = path
-    assert newest is not None
-    return newest, disk
-
-
-def assert_reads_like(image: Path, disk: Disk, folder: Path) -> None:
-    raw = folder / "model.raw"
-    disk.write_raw(raw)
-    assert_clean(image)
-    assert_same(image, raw)
 
 
 near = [0, 1, 2, 3, 17, 18, TABLE - 1, TABLE, TABLE + 1, 2 * TABLE - 1, 2 * TABLE]

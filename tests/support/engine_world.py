@@ -64,6 +64,7 @@ class EngineWorld:
     reread_runs: int = 0
     """Off, so that what is read is what has changed."""
     side_files: SideFiles = field(default_factory=LocalSideFiles)
+    compress: bool = False
 
     def __post_init__(self) -> None:
         self.exports = FakeDiskExports(self.hypervisor)
@@ -98,6 +99,7 @@ class EngineWorld:
             pace=Pace(None, self.cancel),
             priority=nullcontext,
             versions={"vm-babysitter": "test"},
+            compress=self.compress,
         )
 
     def read_tools(self, images: ImageTool) -> ReadTools:

@@ -3,12 +3,14 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
 
 from blake3 import blake3
 
+from tests.support.qemu_img import assert_clean, assert_same
 from vm_babysitter.adapters.fingerprint import fingerprints
+from vm_babysitter.adapters.qemu.compression import Compression
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.domain.blocks import BLOCK_SIZE, block_length
 from vm_babysitter.ports import WrittenFile
@@ -19,6 +21,11 @@ LONGEST_RUN = 16
 def content(seed: object, length: int = BLOCK_SIZE) -> bytes:
     """Return bytes that compress badly and differ for each ``seed``."""
     return blake3(str(seed).encode()).digest(length=length)
+
+
+def shrinking(seed: object, chance: int, length: int = BLOCK_SIZE) -> bytes:
+    """Return bytes of which the first ``chance`` compress badly and the rest well."""
+    return content(seed, min(chance, length)).ljust(length, str(seed)[:1].encode() or b"-")
 
 
 @dataclass(frozen=True)
@@ -56,10 +63,16 @@ class Disk:
                 file.write(data)
 
 
-def write_layer(path: Path, layer: Layer, backing: str | None = None, seed: int = 0) -> WrittenFile:
+def write_layer(
+    path: Path,
+    layer: Layer,
+    backing: str | None = None,
+    seed: int = 0,
+    compression: Compression | None = None,
+) -> WrittenFile:
     """Write a layer: its data in an order shuffled by ``seed``, then its map."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = Qcow2Writer(path, layer.size, backing, backing and "qcow2")
+    writer = Qcow2Writer(path, layer.size, backing, backing and "qcow2", compression)
     runs = consecutive(sorted(layer.blocks.items()))
     places: dict[int, int] = {}
     for run in random.Random(seed).sample(runs, len(runs)):
@@ -73,8 +86,33 @@ def write_layer(path: Path, layer: Layer, backing: str | None = None, seed: int 
         else:
             writer.map_zero(first, len(run))
     written = writer.finish()
-    assert written == WrittenFile(path.stat().st_size, digest_file(path))
+    name = compression.name if compression else ""
+    assert written == WrittenFile(path.stat().st_size, digest_file(path), name)
     return written
+
+
+def write_chain(
+    folder: Path, layers: Sequence[Layer], compressions: Sequence[Compression | None] = ()
+) -> tuple[Path, Disk]:
+    """Write layers as restore points. Returns the newest file and the disk it should be."""
+    disk = Disk()
+    newest: Path | None = None
+    for seq, (layer, compression) in enumerate(zip_longest(layers, compressions)):
+        path = folder / f"{seq:06d}-{'inc' if seq else 'full'}" / "vda.qcow2"
+        backing = f"../{newest.parent.name}/{newest.name}" if newest else None
+        write_layer(path, layer, backing, seed=seq, compression=compression)
+        disk.change(layer)
+        newest = path
+    assert newest is not None
+    return newest, disk
+
+
+def assert_reads_like(image: Path, disk: Disk, folder: Path) -> None:
+    """Fail unless QEMU finds an image clean and with the disk's content."""
+    raw = folder / "model.raw"
+    disk.write_raw(raw)
+    assert_clean(image)
+    assert_same(image, raw)
 
 
 def consecutive(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.support.engine_world import FOREIGN, EngineWorld, exact, lived_in
 from tests.support.fakes.disk import FakeBitmap, FakeDisk
 from tests.support.fakes.hypervisor import FakeHypervisor
+from vm_babysitter.adapters.qemu.compression import Zstd
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.adapters.store.local import LocalStore
 from vm_babysitter.domain.agent import AgentAnswer
@@ -409,6 +411,24 @@ def test_too_little_space_for_a_full_is_found_before_anything_is_copied(
     assert (world.leftovers(), world.chains()) == ([], ())
     store.free += 1
     exact(world, world.backup())
+
+
+def test_a_compressed_full_that_may_not_fit_is_tried_and_the_user_told(
+    world: EngineWorld,
+) -> None:
+    new_image = partial(Qcow2Writer, compression=Zstd())
+    store = world.store = FullStore(world.path, "id", new_image, digest_file)
+    store.free, world.compress = 4 * BLOCK + 511, True  # a hundredth stays free
+    made = world.backup()
+    exact(world, made)
+    assert made.point.disks[0].compression == "zstd"
+    assert made.point.warnings == ()
+    (note,) = world.observer.notes
+    assert "hold up to 256 KiB, and the backup folder has room for 256 KiB" in note
+    world.observer.notes.clear()
+    store.free += 1
+    exact(world, world.backup(force_full=True))
+    assert world.observer.notes == []
 
 
 def test_an_increment_is_tried_with_little_space_but_not_without(grown: EngineWorld) -> None:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.support.engine_world import EngineWorld
-from tests.support.points import a_disk, chain, compared_disk, line
+from tests.support.points import MIB, a_disk, chain, compared_disk, line, point, point_disk
 from vm_babysitter.cli import render
 from vm_babysitter.cli.composition import Effort, Place
 from vm_babysitter.cli.main import cli
@@ -32,7 +32,7 @@ from vm_babysitter.domain.errors import (
     VmNotFound,
 )
 from vm_babysitter.domain.vm import DiskKind, PowerState, Vm
-from vm_babysitter.engine.backup import Backup
+from vm_babysitter.engine.backup import BackedUp, Backup
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.planning import Planner
 from vm_babysitter.engine.restore import Restore, Restored
@@ -73,6 +73,7 @@ class FakeApp:
     places: list[Place] = field(default_factory=list)
     to: list[Path] = field(default_factory=list)
     efforts: list[Effort] = field(default_factory=list)
+    compress: list[bool] = field(default_factory=list)
 
     def compose(self, place: Place, _observer: Observer, _cancel: Cancel) -> "FakeApp":
         self.places.append(place)
@@ -92,8 +93,9 @@ class FakeApp:
         yield Planner(self.world.hypervisor, self.world.store), self.world.hypervisor
 
     @contextmanager
-    def backup(self, effort: Effort) -> Iterator[Backup]:
+    def backup(self, effort: Effort, *, compress: bool = False) -> Iterator[Backup]:
         self.efforts.append(effort)
+        self.compress.append(compress)
         self.world.clock.advance(1)
         yield Backup(self.world.tools(), self.world.store)
 
@@ -314,10 +316,26 @@ def test_a_backup_tells_its_point_and_what_it_read_and_stored(app: FakeApp) -> N
     assert "128 KiB read, 128 KiB stored" in result.stdout
     assert "Not paused cleanly for the backup: the VM has no guest agent." in result.stdout
     data = app.json("backup", NAME)
-    assert set(data) == {"point", "seconds", "left", "vm_resumed", "manifest"}
+    assert set(data) == {"point", "seconds", "stored_bytes", "left", "vm_resumed", "manifest"}
     assert data["point"] == f"{chain.directory}/000001"
     assert data["manifest"]["seq"] == 1
     assert data["manifest"]["disks"][0]["method"] == "bitmap"
+    assert app.compress == [False, False]
+
+
+def test_a_compressed_backup_tells_what_it_takes_and_what_it_holds(app: FakeApp) -> None:
+    app.call("backup", NAME, "--compress")
+    assert app.compress == [True]
+    one = replace(point_disk("vda"), compression="zstd", written_bytes=9 * MIB, file_size=3 * MIB)
+    two = replace(one, target="vdb", compression="zlib")
+    plain = replace(one, target="vdc", compression="")
+    tiny = replace(one, written_bytes=0, file_size=4 * 65536)
+    made = BackedUp("20261124T021500Z", point(disks=[one, two, plain]), 1)
+    words = "15 MiB stored (27 MiB compressed with zlib and zstd), "
+    assert words in render.backup_text(made)
+    assert render.backup_data(made)["stored_bytes"] == 15 * MIB
+    empty = BackedUp("20261124T021500Z", point(disks=[tiny]), 1)
+    assert render.backup_data(empty)["stored_bytes"] == 0, "tables are no content"
 
 
 def test_a_full_backup_can_be_asked_for(app: FakeApp) -> None:

@@ -54,8 +54,10 @@ class App(Protocol):
     def planner(self) -> AbstractContextManager[tuple[Planner, Hypervisor]]:
         """Plan backups."""
 
-    def backup(self, effort: Effort = FULL_SPEED) -> AbstractContextManager[Backup]:
-        """Make backups."""
+    def backup(
+        self, effort: Effort = FULL_SPEED, *, compress: bool = False
+    ) -> AbstractContextManager[Backup]:
+        """Make backups; ``compress`` stores what shrinks compressed."""
 
     def verify(self, effort: Effort = FULL_SPEED) -> Verify:
         """Verify points."""

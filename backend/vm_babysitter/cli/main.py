@@ -133,6 +133,9 @@ def plan(session: Session, vm: str, full: bool, as_json: bool) -> None:
 @click.argument("vm")
 @click.option("--full", is_flag=True, help="Start a new backup series with a full backup.")
 @click.option(
+    "--compress", is_flag=True, help="Compress what shrinks: takes less room and more processor."
+)
+@click.option(
     "--reread-runs",
     type=click.IntRange(min=0, max=10_000),
     metavar="N",
@@ -144,10 +147,16 @@ def plan(session: Session, vm: str, full: bool, as_json: bool) -> None:
 @_JSON
 @click.pass_obj
 def backup(
-    session: Session, vm: str, full: bool, reread_runs: int, effort: Effort, as_json: bool
+    session: Session,
+    vm: str,
+    full: bool,
+    compress: bool,
+    reread_runs: int,
+    effort: Effort,
+    as_json: bool,
 ) -> None:
     """Make the next restore point of VM while it runs."""
-    with session.app(as_json=as_json) as app, app.backup(effort) as work:
+    with session.app(as_json=as_json) as app, app.backup(effort, compress=compress) as work:
         result = work.run(vm, force_full=full, reread_runs=reread_runs)
     _print(as_json, lambda: render.backup_data(result), lambda: render.backup_text(result))
     if result.point.warnings or result.left or result.vm_resumed:

@@ -110,13 +110,12 @@ def backup_text(result: BackedUp) -> str:
     """Say what a backup came to."""
     point = result.point
     read = sum(d.read_bytes for d in point.disks)
-    stored = sum(d.written_bytes for d in point.disks)
     zeroed = sum(d.zeroed_bytes for d in point.disks)
     emptied = f"{format_bytes(zeroed)} have become zero, " if zeroed else ""
     kind = "full backup" if point.level == "full" else "increment"
     lines = [
         f"Restore point {result.chain}/{point.seq:06d} of {point.vm_name!r} is complete: {kind}, "
-        f"{format_bytes(read)} read, {format_bytes(stored)} stored, {emptied}"
+        f"{format_bytes(read)} read, {_stored_text(point)}, {emptied}"
         f"{format_duration(result.seconds)}."
     ]
     if not point.quiesced:
@@ -134,6 +133,7 @@ def backup_data(result: BackedUp) -> dict[str, Any]:
     return {
         "point": f"{result.chain}/{result.point.seq:06d}",
         "seconds": result.seconds,
+        "stored_bytes": _stored_bytes(result.point),
         "left": result.left,
         "vm_resumed": result.vm_resumed,
         "manifest": msgspec.to_builtins(result.point),
@@ -194,10 +194,25 @@ def _name(vm: StoredVm) -> str:
 
 
 def _point_columns(vm: StoredVm, chain: Chain, point: Point) -> tuple[str, str, str, str, str]:
-    stored = sum(disk.written_bytes for disk in point.disks)
     taken = f"{point.taken:%Y-%m-%d %H:%M:%S}"
     kind = "full" if point.level == "full" else "increment"
-    return _name(vm), point_name(chain, point.seq), taken, kind, format_bytes(stored)
+    return _name(vm), point_name(chain, point.seq), taken, kind, format_bytes(_stored_bytes(point))
+
+
+def _stored_bytes(point: Point) -> int:
+    """Return what the content takes in the backup folder, tables left aside where they can be."""
+    return sum(
+        min(d.file_size, d.written_bytes) if d.compression else d.written_bytes for d in point.disks
+    )
+
+
+def _stored_text(point: Point) -> str:
+    ways = sorted({d.compression for d in point.disks} - {""})
+    stored = f"{format_bytes(_stored_bytes(point))} stored"
+    if not ways:
+        return stored
+    content = sum(d.written_bytes for d in point.disks)
+    return f"{stored} ({format_bytes(content)} compressed with {' and '.join(ways)})"
 
 
 def verify_text(results: Sequence[Verified]) -> str:

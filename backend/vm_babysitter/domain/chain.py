@@ -75,6 +75,8 @@ class PointDisk:
     """Directory name of the point whose image of this disk is the backing file."""
     reread: Reread | None = None
     """How far re-reading the unchanged blocks has come; None: a turn is complete."""
+    compression: str = ""
+    """How blocks that shrink are stored in the image: ``zstd``, ``zlib``, or empty for as is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from vm_babysitter.engine.copying import (
 )
 from vm_babysitter.engine.meter import Meter
 from vm_babysitter.engine.tools import Tools
+from vm_babysitter.lib.units import format_bytes
 from vm_babysitter.ports import (
     BlockIndex,
     DiskReader,
@@ -106,8 +107,15 @@ class PointCopier:
     def _check_space(self, needed: int) -> None:
         room = self._store.room()
         needed += store_reserve(room.total)
-        if room.free < needed:
+        if room.free >= needed:
+            return
+        if not self._tools.compress:
             raise NotEnoughSpace(str(self._store.path), room.free, needed)
+        self._tools.observer.note(
+            f"The disks hold up to {format_bytes(needed)}, and the backup folder has room for "
+            f"{format_bytes(room.free)}. The backup goes on because it may shrink to that; "
+            "if it does not, it is undone."
+        )
 
     def _open(self, socket: str, export: Export) -> AbstractContextManager[DiskReader]:
         return self._tools.exports.open(socket, export.name, export.bitmap)
@@ -171,6 +179,7 @@ class PointCopier:
             reason=reason,
             parent=None if parent is None else parent[0].directory,
             reread=self._after_rereading(plan, method, copied),
+            compression=file.compression,
         )
 
     def _plan_rereading(self, vm: Vm, plan: DiskPlan, reader: DiskReader) -> None:

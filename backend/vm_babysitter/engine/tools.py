@@ -35,6 +35,8 @@ class Tools:
     pace: Pace
     priority: Priority
     """For the time of the copying."""
+    compress: bool = False
+    """Whether the images of points are compressed: their size is not known before."""
     versions: dict[str, str] = field(default_factory=dict)
     """Our own version and such, kept in each point."""
 

@@ -23,6 +23,8 @@ class WrittenFile:
     """Bytes."""
     digest: str
     """As FORMAT.md defines it, in lower-case hex."""
+    compression: str = ""
+    """``zstd`` or ``zlib`` for an image that is compressed, else empty."""
 
 
 class ImageWriter(Protocol):

@@ -1,0 +1,54 @@
+"""The ways of compressing a cluster that qcow2 knows."""
+
+import threading
+import zlib
+from typing import Protocol
+
+import zstandard
+
+
+class Compression(Protocol):
+    """Compresses clusters as QEMU wants them. Safe for threads, and lets others run."""
+
+    name: str
+    """As the manifest has it."""
+    type: int
+    """As the qcow2 header has it."""
+
+    def compress(self, cluster: memoryview) -> bytes:
+        """Return the compressed form, however long it is."""
+
+
+class Zstd:
+    """One zstd frame per cluster; needs a QEMU that was built with zstd."""
+
+    name = "zstd"
+    type = 1
+
+    def __init__(self, level: int = 1) -> None:
+        self._level = level
+        self._own = threading.local()  # a compressor is of one thread at a time
+
+    def compress(self, cluster: memoryview) -> bytes:
+        """See Compression."""
+        compressor: zstandard.ZstdCompressor | None = getattr(self._own, "compressor", None)
+        if compressor is None:
+            # No checksum, as QEMU writes frames: the block index has a better one.
+            compressor = zstandard.ZstdCompressor(level=self._level, write_checksum=False)
+            self._own.compressor = compressor
+        return compressor.compress(cluster)
+
+
+class Zlib:
+    """A raw deflate stream per cluster with a window of 4 KiB; every QEMU reads it."""
+
+    name = "zlib"
+    type = 0
+
+    def __init__(self, level: int = 1) -> None:
+        self._level = level
+
+    def compress(self, cluster: memoryview) -> bytes:
+        """See Compression."""
+        stream = zlib.compressobj(self._level, zlib.DEFLATED, -12, 9)
+        return stream.compress(cluster) + stream.flush()
