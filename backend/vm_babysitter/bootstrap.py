@@ -14,8 +14,8 @@ from vm_babysitter.adapters.libvirt.hypervisor import LibvirtHypervisor
 from vm_babysitter.adapters.priority import lowered
 from vm_babysitter.adapters.qemu.compression_probe import choose_compression
 from vm_babysitter.adapters.qemu.exports import NbdExports
-from vm_babysitter.adapters.qemu.new_images import OwnImages
 from vm_babysitter.adapters.qemu.open_image import QemuImageTool
+from vm_babysitter.adapters.qemu.own_images import FileImages
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.adapters.restore_place import EmptyDirectory
 from vm_babysitter.adapters.side_files import LocalSideFiles
@@ -102,7 +102,7 @@ class Standalone:
 
     def restore(self, to: Path, effort: Effort = FULL_SPEED) -> Restore:
         """Restore points; libvirt is not needed."""
-        return Restore(self.store(), self._read_tools(effort), OwnImages(), EmptyDirectory(to))
+        return Restore(self.store(), self._read_tools(effort), FileImages(), EmptyDirectory(to))
 
     def _read_tools(self, effort: Effort) -> ReadTools:
         pace = Pace(effort.limit, self._cancel)

@@ -52,7 +52,7 @@ NOTHING_WHOLE = [
     die("fsync", "*/vdb.qcow2"),
     die("os.link", "*/vda.qcow2"),
     *soak(
-        die("return", "OwnImages.qcow2"),
+        die("return", "FileImages.qcow2"),
         die("progress", "", 5),
         die("return", "CheckedReading.run"),
         die("return", "CheckedReading.run", 2),

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.engine_world import EngineWorld, exact, lived_in
 from tests.support.fakes.images import FakeImageTool
-from vm_babysitter.adapters.qemu.new_images import OwnImages
+from vm_babysitter.adapters.qemu.own_images import FileImages
 from vm_babysitter.adapters.restore_place import EmptyDirectory
 from vm_babysitter.adapters.side_files import LocalSideFiles
 from vm_babysitter.domain.chain import Point
@@ -70,7 +70,7 @@ def saved(world: EngineWorld, point: Point) -> dict[str, bytes]:
 
 def restore(world: EngineWorld, to: Path, *targets: str) -> Restored:
     tools = world.read_tools(FakeImageTool())
-    work = Restore(world.store, tools, OwnImages(), EmptyDirectory(to))
+    work = Restore(world.store, tools, FileImages(), EmptyDirectory(to))
     return work.run(world.name, "latest", targets)
 
 

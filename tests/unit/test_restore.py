@@ -1,6 +1,7 @@
 """Restoring: exactly what the disk held, or nothing at all."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from tests.support.engine_world import EngineWorld
 from tests.support.fakes.disk import FakeDisk
 from tests.support.fakes.images import FakeImageTool
 from tests.support.read_qcow2 import read_layers
-from vm_babysitter.adapters.qemu.new_images import OwnImages
+from vm_babysitter.adapters.qemu.own_images import FileImages
 from vm_babysitter.adapters.restore_place import EmptyDirectory
 from vm_babysitter.adapters.store.files import NewFile
 from vm_babysitter.domain.errors import (
@@ -22,6 +23,7 @@ from vm_babysitter.domain.errors import (
     StoreFailed,
 )
 from vm_babysitter.engine.restore import FORMATS, Restore, Restored
+from vm_babysitter.ports import DiskReader
 
 BLOCK = 65536
 
@@ -63,6 +65,16 @@ def tool() -> FakeImageTool:
     return FakeImageTool()
 
 
+class Images(FileImages):
+    """Reads what an image tool reads, with all its lies and failures."""
+
+    def __init__(self, tool: FakeImageTool) -> None:
+        self._tool = tool
+
+    def open_for_reading(self, layers: Sequence[Path]) -> AbstractContextManager[DiskReader]:
+        return self._tool.open_for_reading([(path, "qcow2") for path in layers])
+
+
 def restore(
     world: EngineWorld,
     to: Path,
@@ -72,7 +84,7 @@ def restore(
     format: str | None = None,
 ) -> Restored:
     place = EmptyDirectory(to)
-    work = Restore(world.store, world.read_tools(tool), OwnImages(), place)
+    work = Restore(world.store, world.read_tools(tool), Images(tool), place)
     return work.run(world.name, point, targets, format)
 
 
@@ -235,7 +247,7 @@ def test_point_that_needs_more_space_than_there_is_is_refused_first(
             asked.append(needed)
             raise NotEnoughSpace(str(to), needed - 1, needed)
 
-    work = Restore(world.store, world.read_tools(tool), OwnImages(), Full(to))
+    work = Restore(world.store, world.read_tools(tool), Images(tool), Full(to))
     with pytest.raises(NotEnoughSpace):
         work.run(world.name, "latest")
     assert asked

@@ -1,7 +1,6 @@
 """Brings the disks of a restore point back as image files, or nothing at all."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +14,8 @@ from vm_babysitter.engine.meter import Meter
 from vm_babysitter.engine.ordering import InOrder
 from vm_babysitter.engine.tools import ReadTools
 from vm_babysitter.ports import (
-    DiskReader,
     ImageWriter,
-    NewImages,
+    OwnImages,
     RawWriter,
     RestoreFiles,
     RestorePlace,
@@ -43,11 +41,11 @@ class Restore:
     """Restores points of one store."""
 
     def __init__(
-        self, store: Store, tools: ReadTools, new_images: NewImages, place: RestorePlace
+        self, store: Store, tools: ReadTools, own_images: OwnImages, place: RestorePlace
     ) -> None:
         self._store = store
         self._tools = tools
-        self._new_images = new_images
+        self._own_images = own_images
         self._place = place
         self._observer = tools.observer
 
@@ -80,6 +78,8 @@ class Restore:
                     files.append(self._restore_disk(found, disk, format, place, meter))
                 except Mismatch as error:
                     raise self._damaged(found, f"disk {disk.target}: {error}") from error
+                except ImageUnreadable as error:
+                    raise self._damaged(found, f"disk {disk.target}: {error.reason}") from error
             for file in _choose_files(found, targets):
                 self._observer.step(f"restore {file.name}")
                 files.append(self._restore_file(found, file.name, file.digest, place))
@@ -118,10 +118,10 @@ class Restore:
         path = place.begin(f"{disk.target}.{chosen}")
         layers = found.layers(disk.target)
         uuid, chain = found.vm.uuid, found.chain
-        paths = [(self._store.image_path(uuid, chain, p, d), "qcow2") for p, d in layers]
+        paths = [self._store.image_path(uuid, chain, p, d) for p, d in layers]
         with (
             self._store.open_index(uuid, chain, layers) as index,
-            self._open(found, disk, paths) as reader,
+            self._own_images.open_for_reading(paths) as reader,
         ):
             if reader.size != disk.virtual_size:
                 reason = f"disk {disk.target} has {reader.size} bytes, not {disk.virtual_size}"
@@ -141,19 +141,8 @@ class Restore:
 
     def _sink(self, format: str, path: Path, size: int) -> "_Qcow2Sink | _RawSink":
         if format == "raw":
-            return _RawSink(self._new_images.raw(path, size))
-        return _Qcow2Sink(self._new_images.qcow2(path, size))
-
-    @contextmanager
-    def _open(
-        self, found: FoundPoint, disk: PointDisk, layers: Sequence[tuple[Path, str]]
-    ) -> Iterator[DiskReader]:
-        with ExitStack() as stack:
-            try:
-                reader = stack.enter_context(self._tools.images.open_for_reading(layers))
-            except ImageUnreadable as error:
-                raise self._damaged(found, f"disk {disk.target}: {error.reason}") from error
-            yield reader
+            return _RawSink(self._own_images.raw(path, size))
+        return _Qcow2Sink(self._own_images.qcow2(path, size))
 
     def _restore_file(self, found: FoundPoint, name: str, digest: str, place: RestoreFiles) -> Path:
         source = self._store.file_path(found.vm.uuid, found.chain, found.point, name)

@@ -7,7 +7,7 @@ from vm_babysitter.ports.disks import (
     Fingerprint,
     ImageInfo,
     ImageTool,
-    NewImages,
+    OwnImages,
     RawWriter,
 )
 from vm_babysitter.ports.host import (
@@ -62,8 +62,8 @@ __all__ = [
     "ImageWriter",
     "IndexWriter",
     "JobKind",
-    "NewImages",
     "Observer",
+    "OwnImages",
     "Passed",
     "PointDraft",
     "Priority",

@@ -95,8 +95,14 @@ class RawWriter(Protocol):
         """Close without finishing; harmless after ``finish``."""
 
 
-class NewImages(Protocol):
-    """Makes images without QEMU: faster, for content that comes in one go."""
+class OwnImages(Protocol):
+    """Images that are made and read without QEMU: faster, for content that comes in one go."""
+
+    def open_for_reading(self, layers: Sequence[Path]) -> AbstractContextManager[DiskReader]:
+        """Open the images of a disk in restore points, the newest first.
+
+        Backing links inside the files are not followed. Raises ImageUnreadable, while reading too.
+        """
 
     def qcow2(self, path: Path, size: int) -> ImageWriter:
         """Begin a qcow2 image of ``size`` bytes; refuses to overwrite."""

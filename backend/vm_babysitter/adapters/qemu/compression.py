@@ -52,3 +52,25 @@ class Zlib:
         """See Compression."""
         stream = zlib.compressobj(self._level, zlib.DEFLATED, -12, 9)
         return stream.compress(cluster) + stream.flush()
+
+
+def expand(kind: int, data: bytes, size: int) -> bytes:
+    """Return a cluster of ``size`` bytes from its compressed form; what follows that is ignored.
+
+    ``kind`` is the compression type of the header.
+
+    Raises:
+        ValueError: it is damaged, or of a kind that we do not know.
+    """
+    try:
+        if kind == Zstd.type:
+            found = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+        elif kind == Zlib.type:
+            found = zlib.decompressobj(-15).decompress(data, size)
+        else:
+            raise ValueError(f"compression of type {kind} is unknown")
+    except (zstandard.ZstdError, zlib.error) as error:
+        raise ValueError(f"compressed data is damaged ({error})") from error
+    if len(found) != size:
+        raise ValueError("compressed data is damaged (it has another length)")
+    return found

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextvars import copy_context
 from typing import Generic, TypeVar
 
 from vm_babysitter.adapters.qemu.nbd_connection import Connection
@@ -19,6 +18,7 @@ from vm_babysitter.adapters.qemu.nbd_protocol import (
     request,
 )
 from vm_babysitter.adapters.qemu.nbd_status import BlockStatus
+from vm_babysitter.adapters.qemu.shared_work import SharedWork
 from vm_babysitter.domain.blocks import Flagged, Piece
 from vm_babysitter.domain.errors import ProtocolViolation, TransferFailed
 
@@ -76,70 +76,14 @@ class NbdReader:
     ) -> None:
         """Read all pieces, see ``ports.DiskReader``. One call at a time."""
         with self._reading:
-            work = _Work(pieces, consume, self.abort)
-            threads = [
-                threading.Thread(
-                    target=copy_context().run,  # log records know the job in threads too
-                    args=(work.do, _Lane(lane, work, self._in_flight)),
-                    name=f"nbd-read-{number}",
-                )
-                for number, lane in enumerate(self._lanes)
-            ]
-            try:
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
-            except BaseException as error:
-                work.fail(error)
-                for thread in threads:
-                    if thread.ident is not None:
-                        thread.join()
-                raise
-            if work.error is not None:
-                raise work.error
+            work = SharedWork(pieces, consume, self.abort)
+            lanes = [_Lane(lane, work, self._in_flight) for lane in self._lanes]
+            work.run([lane.run for lane in lanes], "nbd-read")
 
     def abort(self) -> None:
         """Stop all that is under way; its threads get ConnectionLost."""
         for connection in (*self._lanes, self._status_connection):
             connection.abort()
-
-
-class _Work(Generic[P]):
-    """What the threads of one ``read`` share."""
-
-    def __init__(
-        self,
-        pieces: Iterable[tuple[Piece, P]],
-        consume: Callable[[Piece, P, memoryview], None],
-        abort: Callable[[], None],
-    ) -> None:
-        self.consume = consume
-        self.error: BaseException | None = None
-        self._pieces = iter(pieces)
-        self._pull = threading.Lock()
-        self._failing = threading.Lock()
-        self._abort = abort
-
-    def next(self) -> tuple[Piece, P] | None:
-        """Return the next piece to read; None: there is none, or somebody failed."""
-        with self._pull:
-            return None if self.error is not None else next(self._pieces, None)
-
-    def do(self, lane: "_Lane[P]") -> None:
-        """Run one thread."""
-        try:
-            lane.run()
-        except BaseException as error:  # noqa: BLE001 - raised by the caller of read()
-            self.fail(error)
-
-    def fail(self, error: BaseException) -> None:
-        """Stop everybody. The first error is the one that counts."""
-        with self._failing:
-            if self.error is not None:
-                return
-            self.error = error
-        self._abort()
 
 
 class _Request(Generic[P]):
@@ -159,7 +103,7 @@ class _Request(Generic[P]):
 class _Lane(Generic[P]):
     """One connection with its requests in flight. Runs in a thread of its own."""
 
-    def __init__(self, connection: Connection, work: _Work[P], in_flight: int) -> None:
+    def __init__(self, connection: Connection, work: SharedWork[P], in_flight: int) -> None:
         self._connection = connection
         self._work = work
         self._most_bytes = in_flight * _PIECE

@@ -20,7 +20,10 @@ READS_ZERO = 1
 """The cluster is zero whatever the backing file holds."""
 ZERO_CLUSTER = bytes(CLUSTER)
 
+_MAGIC = b"QFI\xfb"
+_VERSION = 3
 _CLUSTER_BITS = 16
+_OFFSET = 0x00FF_FFFF_FFFF_FE00
 _COMPRESSED = 1 << 62
 _SECTORS_SHIFT = 62 - (_CLUSTER_BITS - 8)
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
@@ -50,8 +53,8 @@ def header(size: int, backing: Backing, compression_type: int, tables: Tables) -
     length = _LONG_HEADER if compression_type else _HEADER.size
     name_offset = length + len(extensions) if name else 0
     fixed = _HEADER.pack(
-        b"QFI\xfb",
-        3,
+        _MAGIC,
+        _VERSION,
         name_offset,
         len(name),
         _CLUSTER_BITS,
@@ -72,6 +75,51 @@ def header(size: int, backing: Backing, compression_type: int, tables: Tables) -
     if compression_type:
         fixed += bytes([compression_type]).ljust(_LONG_HEADER - len(fixed), b"\0")
     return (fixed + extensions + name).ljust(CLUSTER, b"\0")
+
+
+class Header(NamedTuple):
+    """What is needed of an image's header to read it."""
+
+    size: int
+    """Virtual size in bytes."""
+    compression_type: int
+    l1_offset: int
+    l1_entries: int
+
+
+def parse_header(data: bytes) -> Header:
+    """Read the header of an image as we write them.
+
+    Raises:
+        ValueError: it is another kind of image; with the reason.
+    """
+    if len(data) < _HEADER.size or not data.startswith(_MAGIC):
+        raise ValueError("it is no qcow2 image")
+    fields = _HEADER.unpack_from(data)
+    version, bits, size, encryption = fields[1], fields[4], fields[5], fields[6]
+    l1_entries, l1_offset, snapshots, features = fields[7], fields[8], fields[11], fields[13]
+    strange = version != _VERSION or bits != _CLUSTER_BITS or encryption or snapshots
+    if strange or features & ~_COMPRESSION_TYPE or len(data) < _LONG_HEADER:
+        raise ValueError("it is a qcow2 image of a kind that restore points do not have")
+    kind = data[_HEADER.size] if features & _COMPRESSION_TYPE else 0
+    return Header(size, kind, l1_offset, l1_entries)
+
+
+def data_offset(entry: int) -> int:
+    """Return the byte at which the cluster or table of an entry begins, 0 if it has none."""
+    return entry & _OFFSET
+
+
+def is_compressed(entry: int) -> bool:
+    """Whether an L2 entry tells of compressed data."""
+    return bool(entry & _COMPRESSED)
+
+
+def compressed_range(entry: int) -> tuple[int, int]:
+    """Return where compressed data begins, and how many bytes from there it has at most."""
+    start = entry & (1 << _SECTORS_SHIFT) - 1
+    sectors = (entry & ~_COMPRESSED) >> _SECTORS_SHIFT
+    return start, (start // SECTOR + sectors + 1) * SECTOR - start
 
 
 def encode_backing(backing: str | None, backing_format: str | None) -> Backing:
@@ -110,6 +158,14 @@ def refcount_clusters(others: int, written: int = 0) -> tuple[int, int]:
         if (wanted - written, wanted_table) == (blocks, table):
             return blocks, table
         blocks, table = wanted - written, wanted_table
+
+
+def from_big_endian(data: bytes) -> "array[int]":
+    """Return the numbers that a file holds."""
+    entries = array("Q", data)
+    if sys.byteorder == "little":
+        entries.byteswap()
+    return entries
 
 
 def big_endian(entries: "array[int]") -> bytes:

@@ -1,9 +1,13 @@
-"""Makes images without QEMU: implements ``ports.NewImages``."""
+"""Images of our own making, without QEMU: implements ``ports.OwnImages``."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from vm_babysitter.adapters.qemu.qcow2_reader import ChainReader
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer
 from vm_babysitter.adapters.store.files import NewFile
+from vm_babysitter.ports import DiskReader
 
 
 class RawFile:
@@ -27,8 +31,12 @@ class RawFile:
         self._file.discard()
 
 
-class OwnImages:
-    """Implements ``ports.NewImages``."""
+class FileImages:
+    """Implements ``ports.OwnImages``."""
+
+    def open_for_reading(self, layers: Sequence[Path]) -> AbstractContextManager[DiskReader]:
+        """See the port."""
+        return ChainReader(layers)
 
     def qcow2(self, path: Path, size: int) -> Qcow2Writer:
         """See the port."""
