@@ -1,6 +1,6 @@
 """Time and chance."""
 
-import secrets
+import os
 import uuid
 from datetime import UTC, datetime
 
@@ -18,4 +18,4 @@ class SystemClock:
 
     def new_nonce(self) -> str:
         """See the port."""
-        return secrets.token_hex(3)
+        return os.urandom(3).hex()

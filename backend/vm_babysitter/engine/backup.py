@@ -90,7 +90,8 @@ class Backup:
             planner = Planner(hypervisor, self._store)
             thaw_leftovers(hypervisor, self._tools.guard, self._observer)
             self._reconciler.reconcile(vm)
-            vm = hypervisor.vm(vm.uuid)  # it may have been made to go on
+            if self._reconciler.resumed:
+                vm = hypervisor.vm(vm.uuid)
             check_idle(hypervisor, vm)
             self._observer.step("plan")
             try:
