@@ -80,7 +80,7 @@ def test_an_increment_costs_what_changed(
         world.vm.kill()  # and the change tracking with it
         world.boot()
     before = occupied(world.store)
-    made = world.backup()
+    made = world.backup("--reread-runs", "0")
     cost = occupied(world.store) - before
     (disk,) = made["disks"]
     assert disk["method"] == ("scan" if scan else "bitmap")
