@@ -15,6 +15,7 @@ from tests.support.bench import (
     FakeBench,
     RealBench,
     bitmaps,
+    on,
     since,
     tracked,
     whole,
@@ -65,7 +66,7 @@ class JobContract:
         assert [e.target for e in exports] == ["vdb"]
         bench.hypervisor.end_backup(vm.uuid)
         states = bench.hypervisor.disk_states(vm.uuid)
-        assert [bitmaps(s) for s in states] == [[{}], [{FIRST: GOOD}]]
+        assert [bitmaps(s) for s in states] == [[{}], [{on("vdb", FIRST): GOOD}]]
 
     def test_full_and_incremental_disks_mix_in_one_job(self, bench: Bench) -> None:
         vm = bench.vm(disks=(*TWO_DISKS, DiskSpec("vdc", size=SIZE)))
@@ -85,7 +86,7 @@ class JobContract:
         assert [bitmaps(s) for s in states] == [
             [{FIRST: GOOD, SECOND: GOOD}],
             [{}],
-            [{SECOND: GOOD}],
+            [{on("vdc", SECOND): GOOD}],
         ]
 
     def test_job_without_tracking_leaves_nothing_at_all(self, bench: Bench, vm: BenchVm) -> None:
@@ -127,6 +128,25 @@ class JobContract:
             assert not vm.checkpoints()
             assert bitmaps(bench.hypervisor.disk_states(vm.uuid)[0]) == [{}]
         tracked(bench, vm)
+
+    def test_each_disk_has_a_checkpoint_of_its_own_for_no_bitmap_may_fit_two(
+        self, bench: Bench
+    ) -> None:
+        vm = bench.vm(disks=(DiskSpec("vda", size=SIZE), DiskSpec("vdb", size=SIZE)))
+        vm.start()
+        names = {target: on(target, FIRST) for target in ("vda", "vdb")}
+        request = bench.request(FIRST, whole("vda"), whole("vdb"))
+        bench.hypervisor.begin_backup(vm.uuid, request)
+        bench.hypervisor.end_backup(vm.uuid)
+        assert vm.checkpoints() == set(names.values())
+        states = bench.hypervisor.disk_states(vm.uuid)
+        assert [bitmaps(s) for s in states] == [[{name: GOOD}] for name in names.values()]
+        bench.hypervisor.forget_checkpoints(vm.uuid, PREFIX)
+        for target, other in (("vda", "vdb"), ("vdb", "vda")):
+            own = Checkpoint(names[target], 1_700_000_000, (target,))
+            assert bench.hypervisor.adopt_checkpoint(vm.uuid, own)
+            foreign = Checkpoint(names[other], 1_700_000_000, (target,))
+            assert not bench.hypervisor.adopt_checkpoint(vm.uuid, foreign)
 
     def test_vm_that_is_off_cannot_be_backed_up_by_a_job(self, bench: Bench) -> None:
         vm = bench.vm()
@@ -206,7 +226,7 @@ class JobContract:
         bench.hypervisor.begin_backup(vm.uuid, request)
         bench.hypervisor.end_backup(vm.uuid)
         bench.hypervisor.forget_checkpoints(vm.uuid, PREFIX)
-        bench.hypervisor.remove_bitmaps(vm.uuid, FIRST, ["vdb"])
+        bench.hypervisor.remove_bitmaps(vm.uuid, on("vdb", FIRST), ["vdb"])
         states = bench.hypervisor.disk_states(vm.uuid)
         assert [bitmaps(s) for s in states] == [[{FIRST: GOOD}], [{}]]
 

@@ -75,9 +75,7 @@ def test_scratch_that_cannot_be_made_is_no_loss_of_libvirt(
 ) -> None:
     vm = libvirtd_bench.vm()
     vm.start()
-    request = BackupRequest(
-        str(folder / "socket"), FIRST, (DiskRequest("vda", place, None, track=True),)
-    )
+    request = BackupRequest(str(folder / "socket"), (DiskRequest("vda", place, None, FIRST),))
     with pytest.raises(HypervisorError, match="No such file"):
         libvirtd_bench.hypervisor.begin_backup(vm.uuid, request)
     assert bitmaps(libvirtd_bench.hypervisor.disk_states(vm.uuid)[0]) == [{}]

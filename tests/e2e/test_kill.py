@@ -25,6 +25,7 @@ BEFORE_COMMIT = [
     die("step", "mark"),
     die("os.remove", "*.scratch.probe", 2),
     die("step", "begin"),
+    die("call", "virDomain.checkpointCreateXML", 4),  # vda has its new bitmap, vdb not yet
     die("step", "begun"),
     die("progress", "", 3),
     die("step", "copied vda"),
@@ -37,6 +38,7 @@ BEFORE_COMMIT = [
         die("step", "adopted"),
         die("os.mkdir", "*-inc"),
         die("step", "probe"),
+        die("call", "virDomain.backupBegin"),
         die("return", "LibvirtHypervisor.begin_backup"),
         die("call", "virDomainCheckpoint.delete", 2),
         die("step", "copy"),
@@ -52,7 +54,7 @@ AFTER_COMMIT = [
     die("step", "committed"),
     die("return", "LibvirtHypervisor.end_backup"),
     die("os.remove", "*.attempt.json"),
-    die("call", "virDomainCheckpoint.delete", 3),  # one disk's bitmap may be gone
+    die("call", "virDomainCheckpoint.delete", 6),  # one disk's old bitmap is gone
     *soak(
         die("call", "LibvirtHypervisor.end_backup"),
         die("call", "Workspace.remove", 2),
@@ -64,7 +66,7 @@ AFTER_COMMIT = [
 ]
 IN_ROLLBACK = [
     die("return", "LibvirtHypervisor.end_backup"),
-    die("call", "virDomainCheckpoint.delete", 3),
+    die("call", "virDomainCheckpoint.delete", 6),  # one disk's new bitmap is gone
     die("os.remove", "vda.*", 2),
     die("os.remove", "*.attempt.json"),
     *soak(

@@ -140,6 +140,111 @@ def test_two_images_that_changed_places_are_compared_as_a_whole(make_house: Make
     house.assert_all_restore()
 
 
+def overwrite(image: Path, other: Path) -> None:
+    """Copy ``other`` over ``image`` in place, as ``cp`` does: it stays the same inode."""
+    inode = image.stat().st_ino
+    with other.open("rb") as source, image.open("r+b") as target:
+        target.truncate()
+        shutil.copyfileobj(source, target)
+    assert image.stat().st_ino == inode
+
+
+def two_alike(house: House) -> tuple[Path, Path]:
+    """Have a point of two disks that differ in one block, and switch the VM off.
+
+    Reading unchanged blocks again in turn would come across that block much later.
+    """
+    for target, pattern in (("vda", 0x22), ("vdb", 0x33)):
+        house.vm.write(target, 0, 32 * MIB, 0x11)
+        house.vm.write(target, 31 * MIB, 64 * KIB, pattern)
+    house.backup()
+    house.vm.stop()
+    return house.vm.paths["vda"], house.vm.paths["vdb"]
+
+
+def test_an_image_copied_over_another_disks_in_place_is_compared_as_a_whole(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(DiskSpec("vda"), DiskSpec("vdb"))
+    one, other = two_alike(house)
+    overwrite(other, one)
+    house.vm.start()
+    point = house.backup()
+    assert (method(point, "vda"), method(point, "vdb")) == (Method.BITMAP, Method.SCAN)
+    assert [d.written_bytes for d in point.disks] == [0, 64 * KIB]
+    assert method(house.backup(), "vdb") is Method.BITMAP
+    house.assert_all_restore()
+
+
+def test_an_image_put_in_the_place_of_another_whose_inode_it_got_is_compared_as_a_whole(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(DiskSpec("vda"), DiskSpec("vdb"))
+    one, other = two_alike(house)
+    other.unlink()
+    shutil.copyfile(one, other)  # on ext4 the inode that has just become free
+    house.vm.start()
+    assert method(house.backup(), "vdb") is Method.SCAN
+    house.assert_all_restore()
+
+
+def test_an_older_copy_of_another_disks_image_put_back_in_place_is_compared_as_a_whole(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(DiskSpec("vda"), DiskSpec("vdb"))
+    one, other = two_alike(house)
+    kept = house.folder / "kept.qcow2"
+    shutil.copyfile(one, kept)
+    house.vm.start()
+    house.vm.write("vdb", 5 * MIB, 64 * KIB, 0x44)
+    assert method(house.backup(), "vdb") is Method.BITMAP
+    house.vm.stop()
+    overwrite(other, kept)
+    house.vm.start()
+    assert method(house.backup(), "vdb") is Method.SCAN
+    house.assert_all_restore()
+
+
+def test_two_disks_swapped_in_the_definition_are_compared_as_a_whole_and_so_when_swapped_back(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(DiskSpec("vda"), DiskSpec("vdb"))
+    one, other = two_alike(house)
+    for _ in range(2):
+        house.vm.paths.update(vda=house.vm.paths["vdb"], vdb=house.vm.paths["vda"])
+        house.vm.define_again()
+        house.vm.start()
+        point = house.backup()
+        assert (method(point, "vda"), method(point, "vdb")) == (Method.SCAN, Method.SCAN)
+        assert [d.written_bytes for d in point.disks] == [64 * KIB, 64 * KIB]
+        house.vm.stop()
+    assert (house.vm.paths["vda"], house.vm.paths["vdb"]) == (one, other)
+    house.vm.start()
+    point = house.backup()
+    assert (method(point, "vda"), method(point, "vdb")) == (Method.BITMAP, Method.BITMAP)
+    house.assert_all_restore()
+
+
+def test_an_image_moved_to_another_path_is_compared_once_there_and_once_when_back(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house()
+    house.vm.write("vda", 0, 4 * MIB, 0x11)
+    house.backup()
+    home = house.vm.paths["vda"]
+    for number, place in enumerate((home.with_name("else where, 1.qcow2"), home)):
+        house.vm.stop()
+        house.vm.paths["vda"].rename(place)
+        house.vm.paths["vda"] = place
+        house.vm.define_again()
+        house.vm.start()
+        house.vm.write("vda", number * MIB, 64 * KIB, 0x22)
+        assert method(house.backup()) is Method.SCAN
+        house.vm.write("vda", number * MIB, 64 * KIB, 0x33)
+        assert method(house.backup()) is Method.BITMAP
+    house.assert_all_restore()
+
+
 def test_a_disk_that_shrank_and_grew_back_between_two_points_is_caught(
     make_house: MakeHouse,
 ) -> None:

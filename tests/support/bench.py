@@ -17,7 +17,7 @@ from vm_babysitter.adapters.libvirt.connection import Connection
 from vm_babysitter.adapters.libvirt.hypervisor import LibvirtHypervisor
 from vm_babysitter.adapters.qemu.exports import NbdExports
 from vm_babysitter.adapters.qemu.img import info
-from vm_babysitter.domain.chain import Checkpoint
+from vm_babysitter.domain.chain import Checkpoint, bitmap_name
 from vm_babysitter.domain.vm import DiskState, PowerState
 from vm_babysitter.ports import BackupRequest, Belongings, DiskExports, DiskRequest, Hypervisor
 
@@ -100,17 +100,25 @@ class Bench(Protocol):
         """Start a VM that is gone once it is off; return its UUID."""
 
     def request(self, checkpoint: str, *disks: DiskRequest) -> BackupRequest:
-        """Ask for a job over these disks, its socket and scratch files in new places."""
+        """Ask for a job over these disks, its socket and scratch files in new places.
+
+        The new checkpoints are named ``on(target, checkpoint)``.
+        """
 
 
 def whole(target: str, *, track: bool = True) -> DiskRequest:
-    """Ask for a disk as a whole."""
-    return DiskRequest(target, "", None, track)
+    """Ask for a disk as a whole; ``track`` makes the checkpoint that ``request`` names."""
+    return DiskRequest(target, "", None, "" if track else None)
 
 
-def since(target: str, checkpoint: str, *, track: bool = True) -> DiskRequest:
-    """Ask for a disk with what changed since a checkpoint."""
-    return DiskRequest(target, "", checkpoint, track)
+def since(target: str, checkpoint: str) -> DiskRequest:
+    """Ask for a disk with what changed since a checkpoint, and for a new checkpoint."""
+    return DiskRequest(target, "", checkpoint, "")
+
+
+def on(target: str, checkpoint: str) -> str:
+    """Return the name of a checkpoint on one disk: on vda the bare one."""
+    return checkpoint if target == "vda" else bitmap_name(checkpoint, target)
 
 
 def bitmaps(state: DiskState) -> list[dict[str, tuple[bool, bool]]]:
@@ -137,9 +145,13 @@ class _Places:
         number = next(self._numbers)
         return BackupRequest(
             str(self._folder / f"job {number}"),
-            checkpoint,
             tuple(
-                DiskRequest(d.target, str(self._folder / f"{number}, {d.target}"), d.since, d.track)
+                DiskRequest(
+                    d.target,
+                    str(self._folder / f"{number}, {d.target}"),
+                    d.since,
+                    None if d.track is None else on(d.target, checkpoint),
+                )
                 for d in disks
             ),
         )

@@ -153,7 +153,7 @@ class EngineWorld:
     def leftovers(self) -> list[str]:
         """Return all that a run leaves behind only if it was interrupted."""
         chains = self.chains()
-        kept = {p.checkpoint.name for c in chains for s in c.points if (p := s.point).checkpoint}
+        kept = {name for c in chains for s in c.points for name in bitmaps_of(s.point)}
         found = [f"bitmap {name}" for name in self.bitmaps() - kept if name.startswith("vmb-")]
         found += [f"checkpoint {name}" for name in self.vm.checkpoints if name.startswith("vmb-")]
         found += [f"attempt {a.directory}" for chain in chains for a in chain.attempts]
@@ -172,6 +172,12 @@ class EngineWorld:
 
     def _mortal(self, target: T) -> T:
         return cast(T, _Mortal(target, lambda: self._dead))
+
+
+def bitmaps_of(*points: Point) -> set[str]:
+    """Return the names of the bitmaps that these points' disks got."""
+    checkpoints = [p.checkpoint for p in points if p.checkpoint]
+    return {c.bitmap(target) for c in checkpoints for target in c.disks}
 
 
 FOREIGN = "virtnbdbackup.0"

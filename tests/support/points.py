@@ -13,6 +13,7 @@ from vm_babysitter.domain.chain import (
     Point,
     PointDisk,
     StoredPoint,
+    bitmap_name,
     checkpoint_name,
     point_directory,
 )
@@ -40,9 +41,9 @@ def nonce_of(seq: int) -> str:
     return f"{seq:06x}"
 
 
-def checkpoint_of(seq: int, chain_id: str = CHAIN_ID) -> str:
-    """Return the name of the checkpoint that points of this module have."""
-    return checkpoint_name(chain_id, seq, nonce_of(seq))
+def bitmap_of(seq: int, chain_id: str = CHAIN_ID, target: str = "vda") -> str:
+    """Return the name of the bitmap that a disk got at a point of this module."""
+    return bitmap_name(checkpoint_name(chain_id, seq, nonce_of(seq)), target)
 
 
 def point_disk(
@@ -93,7 +94,8 @@ def point(
         disks = (point_disk(parent=below),)
     targets = tuple(d.target for d in disks) if tracked is None else tuple(tracked)
     taken = BEGAN + timedelta(hours=seq)
-    name = checkpoint_of(seq, chain_id)
+    name = checkpoint_name(chain_id, seq, nonce_of(seq))
+    checkpoint = Checkpoint(name, int(taken.timestamp()), targets, per_disk=True)
     return Point(
         vm_uuid=VM_UUID,
         vm_name="it's a VM",
@@ -107,7 +109,7 @@ def point(
         finished=taken + timedelta(seconds=9),
         disks=tuple(disks),
         files=(),
-        checkpoint=Checkpoint(name, int(taken.timestamp()), targets) if targets else None,
+        checkpoint=checkpoint if targets else None,
         quiesced=False,
         quiesce_note="the VM has no guest agent",
         warnings=(),

@@ -120,6 +120,11 @@ class TestVm:
         """Define or redefine the VM; returns its UUID."""
         return cast(str, self.host.call("define", xml))
 
+    def define_again(self) -> None:
+        """Redefine it with the images that ``paths`` names now."""
+        kept, own = f"<uuid>{self.uuid}</uuid>", self.xml()
+        self.define(own.replace("</name>", f"</name>{kept}", 1))
+
     def undefine(self) -> None:
         self.host.call("undefine", self.name)
 

@@ -226,8 +226,8 @@ class World:
         chains = [chain for chain, _ in self.chains()]
         points = [s.point for c in chains if c.state == "live" for s in c.points]
         newest = sorted(points, key=lambda point: point.taken)[-bitmaps:]
-        kept = {point.checkpoint.name for point in newest if point.checkpoint}
-        assert self.bitmaps() == dict.fromkeys(self.vm.disks, kept)
+        checkpoints = [point.checkpoint for point in newest if point.checkpoint]
+        assert self.bitmaps() == {t: {c.bitmap(t) for c in checkpoints} for t in self.vm.disks}
         assert not list(self.runtime.glob("*"))
         images = {path.name for path in self.vm.paths.values()}
         assert {path.name for path in self.disks.iterdir()} == images

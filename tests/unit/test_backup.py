@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engine_world import FOREIGN, EngineWorld, exact, lived_in
+from tests.support.engine_world import FOREIGN, EngineWorld, bitmaps_of, exact, lived_in
 from tests.support.fakes.disk import FakeBitmap, FakeDisk
 from tests.support.fakes.hypervisor import FakeHypervisor
 from vm_babysitter.adapters.qemu.compression import Zstd
@@ -83,8 +83,7 @@ def test_many_increments_are_exact_and_the_two_newest_bitmaps_stay(grown: Engine
         grown.disk.write(n * BLOCK + 7, bytes([n + 1]) * 100)
         grown.disk.zero(((n + 3) % 5) * BLOCK, BLOCK)
         exact(grown, grown.backup())
-    newest = [p.checkpoint.name for p in grown.points()[-2:] if p.checkpoint]
-    assert grown.bitmaps() == {FOREIGN, *newest}
+    assert grown.bitmaps() == {FOREIGN, *bitmaps_of(*grown.points()[-2:])}
 
 
 def test_while_a_backup_copies_libvirt_holds_no_checkpoint_of_ours(grown: EngineWorld) -> None:
@@ -210,9 +209,9 @@ def test_a_full_that_was_asked_for_begins_a_chain_and_closes_the_old_one(
     assert (old.state, old.why) == (ChainState.ARCHIVED, "a full backup was asked for")
     assert (new.state, new.directory) == (ChainState.LIVE, result.chain)
     assert new.id != old.id
-    first = old.points[0].point.checkpoint
-    assert first is not None
-    assert first.name not in grown.bitmaps()
+    first = bitmaps_of(old.points[0].point)
+    assert first
+    assert not first & grown.bitmaps()
 
 
 def test_a_point_with_a_damaged_index_is_passed_over(grown: EngineWorld) -> None:
@@ -263,13 +262,13 @@ def test_a_bitmap_that_libvirt_refuses_is_planned_around(ram_path: Path) -> None
     world.disk.write(BLOCK, b"two")
     world.backup()
     world.disk.write(2 * BLOCK, b"three")
-    old, new = (p.checkpoint.name for p in world.points() if p.checkpoint)
+    old, new = (name for point in world.points() for name in bitmaps_of(point))
     hypervisor.refused = {new}
     result = world.backup()
     assert hypervisor.asked[-2:] == [new, old]
     assert "restore point 000000" in result.point.disks[0].reason
     assert world.restored(world.chains()[0], 2) == bytes(world.disk.content)
-    hypervisor.refused = {p.checkpoint.name for p in world.points() if p.checkpoint}
+    hypervisor.refused = bitmaps_of(*world.points())
     world.disk.write(3 * BLOCK, b"four")
     (disk,) = world.backup().point.disks
     assert (disk.method, "libvirt" in disk.reason) == (Method.SCAN, True)

@@ -12,8 +12,8 @@ from tests.support.points import (
     PATH,
     a_disk,
     attempt,
+    bitmap_of,
     chain,
-    checkpoint_of,
     compared_disk,
     disk_state,
     good,
@@ -37,7 +37,7 @@ from vm_babysitter.domain.chain import (
 )
 from vm_babysitter.domain.vm import DiskKind, DiskState, judge_disk
 
-OLD, NEW = checkpoint_of(0), checkpoint_of(1)
+OLD, NEW = bitmap_of(0), bitmap_of(1)
 BOTH = good(NEW, OLD)
 OTHER_CHAIN = "beefbeef-1111-4222-8333-444455556666"
 ONLY_OLD = disk_state(good(OLD))
@@ -227,13 +227,13 @@ def removable(state: DiskState, *chains: Chain) -> list[str]:
 
 
 def test_the_bitmaps_of_the_two_newest_points_are_kept() -> None:
-    names = [checkpoint_of(seq) for seq in range(4)]
+    names = [bitmap_of(seq) for seq in range(4)]
     assert removable(disk_state(good(*names)), full_points(4)) == names[:2]
 
 
 def test_a_point_without_a_bitmap_does_not_take_the_place_of_one_that_has() -> None:
     found = chain(*line(3), point(3, 2, tracked=()))
-    names = [checkpoint_of(seq) for seq in range(3)]
+    names = [bitmap_of(seq) for seq in range(3)]
     assert removable(disk_state(good(*names)), found) == names[:1]
 
 
@@ -243,7 +243,7 @@ def test_a_point_without_a_bitmap_does_not_take_the_place_of_one_that_has() -> N
         "vmb-12345678-000000-abcdef",
         "someone's",
         "virtnbdbackup.0",
-        f"x{checkpoint_of(0)}",
+        f"x{bitmap_of(0)}",
         "vmb-c0ffee0-000000-abcdef",
         "vmb-",
         "",
@@ -257,14 +257,14 @@ def test_a_bitmap_that_is_not_provably_ours_is_never_removed(name: str) -> None:
 
 def test_bitmaps_of_archived_chains_and_of_attempts_without_a_point_go() -> None:
     archived = chain(*line(2), id=OTHER_CHAIN, directory="20260101T000000Z", archived="closed")
-    old = checkpoint_of(1, OTHER_CHAIN)
+    old = bitmap_of(1, OTHER_CHAIN)
     orphan = f"vmb-{CHAIN_ID[:8]}-000009-abcdef"
-    state = disk_state(good(old, orphan, checkpoint_of(1)))
+    state = disk_state(good(old, orphan, bitmap_of(1)))
     assert removable(state, archived, full_points(2)) == sorted([old, orphan])
 
 
 def test_bitmaps_of_all_layers_and_disks_are_found_each_with_its_targets() -> None:
-    first, second = checkpoint_of(0), checkpoint_of(1)
+    first, second = bitmap_of(0), bitmap_of(1)
     states = [
         disk_state(good("foreign"), good(first)),
         disk_state(good(first, second), target="vdb"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.points import CHAIN_ID, attempt, chain, checkpoint_of, line, point, point_disk
+from tests.support.points import CHAIN_ID, attempt, bitmap_of, chain, line, point, point_disk
 from vm_babysitter.domain.chain import (
     Chain,
     Point,
@@ -163,7 +163,7 @@ def test_layers_that_are_not_complete_are_refused(lineage: tuple[Point, ...], ta
 def test_layers_after_a_checkpoint_are_those_of_younger_points(
     since: int, newer: list[int]
 ) -> None:
-    assert names(layers_after((SECOND, FIRST, FULL), "vda", checkpoint_of(since))) == newer
+    assert names(layers_after((SECOND, FIRST, FULL), "vda", bitmap_of(since))) == newer
 
 
 @given(st.lists(st.integers(0, 5), max_size=8), st.sets(st.integers(0, 8)))

@@ -301,7 +301,7 @@ def test_the_plan_of_an_increment_names_the_checkpoint_it_goes_on_from(app: Fake
     assert "is an increment:" in text
     assert "only what changed is read" in text
     (disk,) = app.json("plan", NAME)["disks"]
-    assert (disk["method"], disk["since"]) == ("bitmap", point.checkpoint.name)
+    assert (disk["method"], disk["since"]) == ("bitmap", point.checkpoint.bitmap("vda"))
     assert app.json("plan", NAME, "--full")["new_chain"] is True
 
 

@@ -257,6 +257,8 @@ def test_the_manifest_of_format_1_is_understood(golden: LocalStore) -> None:
     assert increment.checkpoint is not None
     assert increment.checkpoint.name == "vmb-00000003-000001-000003"
     assert increment.checkpoint.disks == ("vda",)
+    # Written before each disk's bitmap had a name of its own.
+    assert increment.checkpoint.bitmap("vda") == increment.checkpoint.name
     (disk,) = increment.disks
     assert (disk.method, disk.parent) == (Method.BITMAP, "000000-full")
     assert (disk.virtual_size, disk.identity) == (328192, "inode:1")

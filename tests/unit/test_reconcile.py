@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engine_world import EngineWorld
-from tests.support.fakes.disk import FakeBitmap
+from tests.support.engine_world import EngineWorld, bitmaps_of
+from tests.support.fakes.disk import FakeBitmap, FakeDisk
 from tests.support.fakes.faults import Faults
 from tests.support.fakes.hypervisor import FakeJob
 from tests.support.points import attempt as an_attempt
@@ -58,7 +58,7 @@ def reconcile(world: EngineWorld) -> None:
 
 def only_foreign(world: EngineWorld) -> bool:
     """Whether all is gone that was left behind, and all is there that is others'."""
-    kept = {p.checkpoint.name for p in world.points() if p.checkpoint}
+    kept = bitmaps_of(*world.points())
     assert world.bitmaps() == {*kept, *FOREIGN}
     assert set(world.vm.checkpoints) == set(FOREIGN)
     assert world.hypervisor.files == {
@@ -92,10 +92,25 @@ def test_an_attempt_that_was_committed_keeps_its_point_and_its_bitmap(done: Engi
     assert only_foreign(done)
     newest = done.points()[-1]
     assert newest.seq == 1
-    assert newest.checkpoint is not None
-    assert newest.checkpoint.name in done.bitmaps()
+    assert bitmaps_of(newest)
+    assert bitmaps_of(newest) <= done.bitmaps()
     (note,) = done.observer.notes
     assert note.endswith("/000001, which was interrupted, was completed.")
+
+
+def test_bitmaps_of_an_attempt_are_found_on_whatever_disk_they_are_now(
+    crashed: EngineWorld,
+) -> None:
+    more = FakeDisk("vdb", path="/vms/b.qcow2")
+    crashed.vm.disks["vdb"] = more
+    ((attempt,),) = (chain.attempts for chain in crashed.chains())
+    for name in (f"{attempt.checkpoint}-vda", attempt.checkpoint):  # swapped; an earlier version's
+        more.layers[0].bitmaps[name] = FakeBitmap()
+    more.layers[0].bitmaps[f"{attempt.checkpoint}0-vda"] = FakeBitmap()
+    reconcile(crashed)
+    assert set(more.layers[0].bitmaps) == {f"{attempt.checkpoint}0-vda"}
+    more.layers[0].bitmaps.clear()
+    assert only_foreign(crashed)
 
 
 def test_doing_it_twice_changes_nothing_more(crashed: EngineWorld) -> None:
@@ -285,7 +300,7 @@ def test_tidying_removes_only_bitmaps_of_ours_that_serve_nothing(world: EngineWo
     chain = world.chains()[0]
     orphan = f"vmb-{chain.id[:8]}-000009-0a0b0c"
     world.disk.layers[0].bitmaps[orphan] = FakeBitmap()
-    kept = {p.checkpoint.name for p in world.points() if p.checkpoint}
+    kept = bitmaps_of(*world.points())
     world.reconciler().tidy(world.vm.describe())
     assert world.bitmaps() == {*kept, *FOREIGN}
     assert len(kept) == 2
@@ -293,8 +308,8 @@ def test_tidying_removes_only_bitmaps_of_ours_that_serve_nothing(world: EngineWo
 
 def test_forgetting_drops_metadata_of_ours_and_keeps_bitmaps(world: EngineWorld) -> None:
     (point,) = world.points()
-    assert point.checkpoint is not None
-    world.vm.checkpoints[point.checkpoint.name] = ("vda",)
+    (name,) = bitmaps_of(point)
+    world.vm.checkpoints[name] = ("vda",)
     world.reconciler().forget(world.vm.describe())
     assert set(world.vm.checkpoints) == set(FOREIGN)
-    assert point.checkpoint.name in world.bitmaps()
+    assert name in world.bitmaps()

@@ -9,13 +9,15 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from tests.support.points import (
+    CHAIN_ID,
     IDENTITY,
     MIB,
     PATH,
-    checkpoint_of,
+    bitmap_of,
     disk_state,
     good,
     line,
+    nonce_of,
     point,
     point_disk,
     tracked_disk,
@@ -27,10 +29,11 @@ from vm_babysitter.domain.backup_plan import (
 from vm_babysitter.domain.chain import (
     Checkpoint,
     Point,
+    checkpoint_name,
 )
 from vm_babysitter.domain.vm import Bitmap, DiskState, DiskVerdict
 
-OLD, NEW = checkpoint_of(0), checkpoint_of(1)
+OLD, NEW = bitmap_of(0), bitmap_of(1)
 BOTH = good(NEW, OLD)
 BROKEN = Bitmap(NEW, recording=False, inconsistent=True)
 STOPPED = Bitmap(NEW, recording=False, inconsistent=False)
@@ -51,13 +54,29 @@ class Facts:
         return (None if found is None else found.name), reason
 
 
+def earlier_version(made: Point) -> Point:
+    """Return a point as it was made when all disks of a point had bitmaps of one name."""
+    if made.checkpoint is None:
+        return made
+    return replace(made, checkpoint=replace(made.checkpoint, per_disk=False))
+
+
 def past(seq: int = 0, **disk: Any) -> Point:
     below = "000000-full" if seq else None
     return point(seq, seq - 1 if seq else None, disks=(point_disk(parent=below, **disk),))
 
 
+def of_earlier_version(*tracked: str) -> Point:
+    return earlier_version(point(0, tracked=tracked))
+
+
+SHARED = checkpoint_name(CHAIN_ID, 0, nonce_of(0))
 CHOSEN: dict[str, tuple[Facts, str]] = {
     "the youngest": (Facts(), NEW),
+    "one of an earlier version whose point tracked this disk alone": (
+        Facts(state=disk_state(good(SHARED)), points=(of_earlier_version("vda"),)),
+        SHARED,
+    ),
     "the older where the youngest is gone": (Facts(state=disk_state(good(OLD))), OLD),
     "the older where the youngest is damaged": (
         Facts(state=disk_state((BROKEN, *good(OLD)))),
@@ -95,6 +114,14 @@ REFUSED: dict[str, tuple[Facts, str]] = {
     "no layers": (Facts(state=disk_state()), "does not tell"),
     "internal snapshots": (Facts(state=disk_state(BOTH, snapshots=1)), "internal snapshots"),
     "no bitmaps": (Facts(state=disk_state(())), "is gone"),
+    "another disk's bitmap of the same moment": (
+        Facts(state=disk_state(good(bitmap_of(1, target="vdb")))),
+        "is gone",
+    ),
+    "bitmaps of one name on several disks": (
+        Facts(state=disk_state(good(SHARED)), points=(of_earlier_version("vda", "vdb"),)),
+        "does not tell disks apart",
+    ),
     "foreign bitmaps only": (Facts(state=disk_state(good("someone's"))), "is gone"),
     "a new layer without the bitmap": (Facts(state=disk_state((), BOTH)), "is gone"),
     "a gap between layers": (
@@ -161,7 +188,7 @@ def test_a_disk_that_shrank_and_grew_again_is_not_trusted_though_its_size_is_the
 
 def test_the_reason_is_that_of_the_youngest_bitmap_for_the_older_ones_are_long_gone() -> None:
     moved = (past(0, path="/elsewhere"), point(1, 0), point(2, 1))
-    broken = Bitmap(checkpoint_of(2), recording=False, inconsistent=True)
+    broken = Bitmap(bitmap_of(2), recording=False, inconsistent=True)
     for points in (line(3), moved):
         assert "damaged" in Facts(state=disk_state((broken,)), points=points).trusted()[1]
 
@@ -190,11 +217,15 @@ def trustworthy(facts: Facts, chosen: str) -> bool:
     if Distrust(disk.target, chosen) in facts.distrusted or not state.identity:
         return False
     since = next(
-        i for i, p in enumerate(facts.points) if p.checkpoint and p.checkpoint.name == chosen
+        i
+        for i, p in enumerate(facts.points)
+        if p.checkpoint and p.checkpoint.bitmap("vda") == chosen
     )
     held = [p.disk(disk.target) for p in facts.points[since:]]
     checkpoint = facts.points[since].checkpoint
     if any(d is None for d in held) or checkpoint is None or disk.target not in checkpoint.disks:
+        return False
+    if not checkpoint.per_disk and checkpoint.disks != (disk.target,):
         return False
     same = all(d and (d.path, d.identity) == (disk.path, state.identity) for d in held)
     sizes = [*(d.virtual_size for d in held if d), disk.virtual_size]
@@ -218,10 +249,12 @@ def facts_of_any_kind(draw: st.DrawFn) -> Facts:
                 identity=draw(mostly(IDENTITY, "", "inode:5")),
             ),
         )
-        tracked = draw(mostly(("vda",), (), ("vdb",)))
+        tracked = draw(mostly(("vda",), ("vda", "vdb"), (), ("vdb",)))
         disks = draw(mostly(disks, (point_disk("vdb"),)))
-        points.append(point(seq, seq - 1 if seq else None, disks=disks, tracked=tracked))
-    names = [checkpoint_of(seq) for seq in range(length)]
+        made = point(seq, seq - 1 if seq else None, disks=disks, tracked=tracked)
+        points.append(draw(mostly(made, earlier_version(made))))
+    names = [p.checkpoint.bitmap("vda") for p in points if p.checkpoint]
+    names += [bitmap_of(0, target="vdb")]
     layers = [
         [
             Bitmap(name, draw(mostly(True, False)), draw(mostly(False, True)))
@@ -253,6 +286,6 @@ def test_whatever_the_facts_a_chosen_bitmap_meets_all_rules_of_trust(facts: Fact
 
 @given(facts_of_any_kind())
 def test_a_bitmap_that_meets_all_rules_of_trust_is_not_passed_over(facts: Facts) -> None:
-    names = [p.checkpoint.name for p in facts.points if p.checkpoint]
+    names = [p.checkpoint.bitmap("vda") for p in facts.points if p.checkpoint]
     worthy = [name for name in names if trustworthy(facts, name)]
     assert facts.trusted()[0] == (worthy[-1] if worthy else None)

@@ -1,6 +1,6 @@
 """What the next backup of a VM does, disk by disk, and why. Pure."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +31,10 @@ class DiskPlan:
     track: bool
     """Whether the disk gets a new bitmap."""
     since: Checkpoint | None = None
-    """The ancestor's checkpoint whose bitmap says what to read (method ``bitmap``)."""
+    """This disk's checkpoint at an ancestor, as libvirt knows it (method ``bitmap``).
+
+    Its bitmap, which has its name, says what to read.
+    """
     parent: PointDisk | None = None
     """This disk in the parent point (methods ``bitmap`` and ``scan``)."""
 
@@ -58,7 +61,7 @@ class Distrust:
     """A bitmap that libvirt itself found unusable."""
 
     target: str
-    checkpoint: str
+    bitmap: str
 
 
 def live_chain(chains: Sequence[Chain]) -> Chain | None:
@@ -205,10 +208,14 @@ def find_trusted(
         checkpoint = point.checkpoint
         if checkpoint is None or disk.target not in checkpoint.disks:
             continue
-        distrust = Distrust(disk.target, checkpoint.name) in distrusted
-        problem = _bitmap_problem(state.layers, checkpoint.name, distrust=distrust)
+        name = checkpoint.bitmap(disk.target)
+        if checkpoint.ambiguous:
+            problem = "the change tracking of an earlier version does not tell disks apart"
+        else:
+            distrust = Distrust(disk.target, name) in distrusted
+            problem = _bitmap_problem(state.layers, name, distrust=distrust)
         if not problem:
-            own = Checkpoint(checkpoint.name, checkpoint.created, (disk.target,))
+            own = Checkpoint(name, checkpoint.created, (disk.target,))
             return own, f"changes were tracked since restore point {point.seq:06d}"
         why = why or problem
     return None, why or "there is no change tracking since an earlier restore point"
@@ -261,12 +268,29 @@ def removable_bitmaps(
     live = live_chain(chains)
     points = [] if live is None else [stored.point for stored in live.points]
     newest = sorted((p for p in points if p.checkpoint), key=lambda p: p.seq)[-keep:]
-    kept = {p.checkpoint.name for p in newest if p.checkpoint}
+    checkpoints = [p.checkpoint for p in newest if p.checkpoint]
+    kept = {c.bitmap(target) for c in checkpoints for target in c.disks}
     prefixes = tuple(checkpoint_prefix(chain.id) for chain in chains)
+    return _bitmaps(states, lambda name: name not in kept and name.startswith(prefixes))
+
+
+def bitmaps_of(
+    states: Sequence[DiskState], checkpoint: str
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Find the bitmaps of an attempt's checkpoint, whatever disks they are on now.
+
+    Returns (bitmap's name, targets that have it), sorted by name.
+    """
+    each = f"{checkpoint}-"
+    return _bitmaps(states, lambda name: name == checkpoint or name.startswith(each))
+
+
+def _bitmaps(
+    states: Sequence[DiskState], wanted: Callable[[str], bool]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
     found: dict[str, list[str]] = {}
     for state in states:
         names = {b.name for layer in state.layers for b in layer.bitmaps}
-        for name in names - kept:
-            if prefixes and name.startswith(prefixes):
-                found.setdefault(name, []).append(state.target)
+        for name in filter(wanted, names):
+            found.setdefault(name, []).append(state.target)
     return tuple((name, tuple(targets)) for name, targets in sorted(found.items()))

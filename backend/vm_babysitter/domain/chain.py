@@ -32,13 +32,27 @@ class ChainState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A moment that libvirt can be told about again: bitmaps of this name exist since then."""
+    """A moment since which bitmaps record; libvirt can be told about it again."""
 
     name: str
     created: int
     """Seconds since the epoch."""
     disks: tuple[str, ...]
     """Targets that got a bitmap."""
+    per_disk: bool = False
+    """Whether the bitmap of each disk has a name of its own, see ``bitmap_name``.
+
+    Points of earlier versions have one name for all their disks.
+    """
+
+    def bitmap(self, target: str) -> str:
+        """Return the name of a disk's bitmap."""
+        return bitmap_name(self.name, target) if self.per_disk else self.name
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether a bitmap's name does not tell which disk it belongs to."""
+        return not self.per_disk and len(self.disks) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +151,16 @@ def point_directory(seq: int, level: str) -> str:
 def checkpoint_name(chain_id: str, seq: int, nonce: str) -> str:
     """Return the name of an attempt's checkpoint. It is never used twice."""
     return f"{checkpoint_prefix(chain_id)}{seq:06d}-{nonce}"
+
+
+def bitmap_name(checkpoint: str, target: str) -> str:
+    """Return the name of one disk's bitmap, which is that of its checkpoint in libvirt too.
+
+    It means one moment of one disk and is never used twice. So whatever image has a sound
+    bitmap of this name descends from the disk at that moment, with all changes recorded,
+    wherever it was copied or moved to.
+    """
+    return f"{checkpoint}-{target}"
 
 
 def checkpoint_prefix(chain_id: str) -> str:
@@ -262,16 +286,16 @@ class Attempt:
 
 
 def layers_after(
-    lineage: Iterable[Point], target: str, checkpoint: str
+    lineage: Iterable[Point], target: str, bitmap: str
 ) -> tuple[tuple[Point, PointDisk], ...]:
-    """Return the images of a disk that are newer than the point with this checkpoint.
+    """Return the images of a disk that are newer than the point since which a bitmap records.
 
     Raises:
         KeyError: as ``disk_layers``.
     """
     layers: list[tuple[Point, PointDisk]] = []
     for point, disk in disk_layers(lineage, target):
-        if point.checkpoint is not None and point.checkpoint.name == checkpoint:
+        if point.checkpoint is not None and point.checkpoint.bitmap(target) == bitmap:
             break
         layers.append((point, disk))
     return tuple(layers)

@@ -10,6 +10,7 @@ from vm_babysitter.domain.chain import (
     Chain,
     Checkpoint,
     Point,
+    bitmap_name,
     checkpoint_name,
     checkpoint_prefix,
 )
@@ -125,13 +126,14 @@ class Backup:
         for _ in range(_ADOPT_TRIES):
             planned = planner.plan(vm, force_full=force_full, distrusted=distrusted)
             refused = [
-                checkpoint
-                for checkpoint in _checkpoints(planned.plan.disks)
-                if not self._tools.hypervisor.adopt_checkpoint(vm.uuid, checkpoint)
+                Distrust(disk.target, disk.since.name)
+                for disk in planned.plan.disks
+                if disk.since is not None
+                and not self._tools.hypervisor.adopt_checkpoint(vm.uuid, disk.since)
             ]
             if not refused:
                 return planned
-            distrusted |= {Distrust(t, c.name) for c in refused for t in c.disks}
+            distrusted |= set(refused)
         everything = {
             Distrust(d.target, d.since.name) for d in planned.plan.disks if d.since is not None
         }
@@ -196,9 +198,13 @@ class Backup:
         hypervisor = self._tools.hypervisor
         request = BackupRequest(
             attempt.socket,
-            attempt.checkpoint,
             tuple(
-                DiskRequest(d.target, scratch, None if d.since is None else d.since.name, d.track)
+                DiskRequest(
+                    d.target,
+                    scratch,
+                    None if d.since is None else d.since.name,
+                    bitmap_name(attempt.checkpoint, d.target) if d.track else None,
+                )
                 for d, scratch in zip(disks, attempt.scratch, strict=True)
             ),
         )
@@ -223,6 +229,7 @@ class Backup:
         attempt, parent = running.attempt, planned.plan.parent
         tracked = tuple(d.target for d in planned.plan.disks if d.track)
         created = int(running.taken.timestamp())
+        checkpoint = Checkpoint(attempt.checkpoint, created, tracked, per_disk=True)
         return Point(
             vm_uuid=vm.uuid,
             vm_name=vm.name,
@@ -236,7 +243,7 @@ class Backup:
             finished=running.taken,
             disks=copied.disks,
             files=(),
-            checkpoint=Checkpoint(attempt.checkpoint, created, tracked) if tracked else None,
+            checkpoint=checkpoint if tracked else None,
             quiesced=running.quiesced.done,
             quiesce_note=running.quiesced.note,
             warnings=(*planned.plan.notes, *copied.warnings),
@@ -289,17 +296,6 @@ class Backup:
 
     def _left(self, error: Exception) -> None:
         self._observer.note(f"Cleaning up is left to the next backup: {error}")
-
-
-def _checkpoints(disks: Sequence[DiskPlan]) -> tuple[Checkpoint, ...]:
-    """Return the checkpoints that the plan needs, each with the disks that need it."""
-    wanted: dict[str, Checkpoint] = {}
-    for disk in disks:
-        if disk.since is not None:
-            known = wanted.get(disk.since.name)
-            targets = (*(known.disks if known else ()), disk.target)
-            wanted[disk.since.name] = replace(disk.since, disks=targets)
-    return tuple(wanted.values())
 
 
 def _with_commit(store: Store, vm: Vm, chain: Chain) -> Chain:

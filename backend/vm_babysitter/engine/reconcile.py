@@ -1,6 +1,6 @@
 """Cleans up what an earlier attempt left: only what is provably ours."""
 
-from vm_babysitter.domain.backup_plan import live_chain, removable_bitmaps
+from vm_babysitter.domain.backup_plan import bitmaps_of, live_chain, removable_bitmaps
 from vm_babysitter.domain.chain import Attempt, Chain, ChainState, checkpoint_prefix
 from vm_babysitter.domain.vm import QEMU_RUNS, PowerState, Vm
 from vm_babysitter.ports import Hypervisor, JobKind, Observer, ScratchPlaces, Store
@@ -90,10 +90,9 @@ class Reconciler:
         for name, targets in removable_bitmaps(states, self._store.chains(vm.uuid)):
             self._hypervisor.remove_bitmaps(vm.uuid, name, targets)
 
-    def _remove_bitmaps(self, vm: Vm, name: str) -> None:
+    def _remove_bitmaps(self, vm: Vm, checkpoint: str) -> None:
         states = self._hypervisor.disk_states(vm.uuid)
-        targets = [s.target for s in states if any(layer.bitmap(name) for layer in s.layers)]
-        if targets:
+        for name, targets in bitmaps_of(states, checkpoint):
             self._hypervisor.remove_bitmaps(vm.uuid, name, targets)
 
 

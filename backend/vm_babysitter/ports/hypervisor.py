@@ -37,8 +37,11 @@ class DiskRequest:
     """Path of the scratch file, which must not exist."""
     since: str | None
     """Checkpoint whose bitmap the export offers; None for a disk read as a whole."""
-    track: bool
-    """Whether the new checkpoint gets a bitmap on this disk."""
+    track: str | None
+    """Name of a checkpoint to make of this disk alone, and of its bitmap; None for none.
+
+    The bitmap records from a moment before that of the job on.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,6 @@ class BackupRequest:
     """A backup job over all disks named; others are left out."""
 
     socket: str
-    checkpoint: str
-    """Name of the new checkpoint; unused where no disk is tracked."""
     disks: tuple[DiskRequest, ...]
 
 
@@ -116,7 +117,10 @@ class Hypervisor(Protocol):
         """
 
     def begin_backup(self, uuid: str, request: BackupRequest) -> tuple[Export, ...]:
-        """Start one atomic job over all disks, and the new checkpoint with it."""
+        """Make the new checkpoints, then start one atomic job over all disks.
+
+        If it is refused, no checkpoint and no bitmap of it stays.
+        """
 
     def forget_checkpoints(self, uuid: str, prefix: str) -> None:
         """Drop libvirt's metadata of the checkpoints of this name prefix; bitmaps stay."""

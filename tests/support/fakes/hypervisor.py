@@ -176,11 +176,9 @@ class FakeHypervisor(Faults):
             disk = vm.disks[wanted.target]
             changed = None if wanted.since is None else disk.changed_since(wanted.since)
             exports[wanted.target] = FakeExport(bytes(disk.content), frozenset(disk.data), changed)
-        tracked = tuple(d.target for d in request.disks if d.track)
-        for target in tracked:
-            vm.disks[target].layers[0].bitmaps[request.checkpoint] = FakeBitmap()
-        if tracked:
-            vm.checkpoints[request.checkpoint] = tracked
+        for name, target in ((d.track, d.target) for d in request.disks if d.track):
+            vm.disks[target].layers[0].bitmaps[name] = FakeBitmap()
+            vm.checkpoints[name] = (target,)
         vm.job = FakeJob(request.socket, tuple(d.scratch for d in request.disks), exports)
         self.files |= {vm.job.socket, *vm.job.scratch}
         return tuple(
@@ -249,15 +247,17 @@ class FakeHypervisor(Faults):
         """Refuse what libvirt would refuse, before anything is done."""
         if vm.job is not None or vm.foreign_job is not None:
             raise Busy(f"VM {vm.name!r}", "cannot acquire state change lock")
-        if any(d.track for d in request.disks) and request.checkpoint in vm.checkpoints:
-            raise _refused(EXISTS, f"domain checkpoint {request.checkpoint} already exists")
+        new = [d.track for d in request.disks if d.track]
+        for name in new:
+            if name in vm.checkpoints or new.count(name) > 1:
+                raise _refused(EXISTS, f"domain checkpoint {name} already exists")
         for wanted in request.disks:
             if wanted.scratch in self.files:
                 raise _refused(INTERNAL, f"{wanted.scratch}: File exists")
             if wanted.since is not None and wanted.since not in vm.checkpoints:
                 raise _refused(NO_CHECKPOINT, f"no domain checkpoint {wanted.since!r}")
             if wanted.track:
-                _check_bitmap(vm.disks[wanted.target], request.checkpoint)
+                _check_bitmap(vm.disks[wanted.target], wanted.track)
 
 
 def _check_bitmap(disk: FakeDisk, name: str) -> None:

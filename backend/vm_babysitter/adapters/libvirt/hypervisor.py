@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -176,13 +177,13 @@ class LibvirtHypervisor:
         with translated("Starting the backup job", uuid, self._connection.uri):
             domain = self._domain(uuid)
             backup = xml.backup_xml(request, _others(domain, [d.target for d in request.disks]))
-            tracked = [d.target for d in request.disks if d.track]
-            checkpoint = None
-            if tracked:
-                others = _others(domain, tracked)
-                checkpoint = xml.checkpoint_xml(request.checkpoint, tracked, others)
             self._make_folder(domain, Path(request.socket).parent)
-            domain.backupBegin(backup, checkpoint, 0)
+            with ExitStack() as refused:
+                for name, target in [(d.track, d.target) for d in request.disks if d.track]:
+                    text = xml.checkpoint_xml(name, [target], _others(domain, [target]))
+                    refused.callback(_delete, domain.checkpointCreateXML(text, 0))
+                domain.backupBegin(backup, None, 0)
+                refused.pop_all()
         return tuple(
             Export(d.target, d.target, None if d.since is None else f"backup-{d.target}")
             for d in request.disks
@@ -329,6 +330,12 @@ def _others(domain: libvirt.virDomain, targets: Sequence[str]) -> list[str]:
 def _monitor(domain: libvirt.virDomain, command: str, **arguments: Any) -> Any:
     request = {"execute": command, **({"arguments": arguments} if arguments else {})}
     return json.loads(libvirt_qemu.qemuMonitorCommand(domain, json.dumps(request), 0))["return"]
+
+
+def _delete(checkpoint: libvirt.virDomainCheckpoint) -> None:
+    """Delete a new checkpoint with its bitmap; where libvirt is gone, undoing the attempt does."""
+    with suppress(libvirt.libvirtError):
+        checkpoint.delete(0)
 
 
 def _describe_job(domain: libvirt.virDomain) -> ActiveJob:
