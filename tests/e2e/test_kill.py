@@ -237,7 +237,7 @@ def test_the_next_run_has_libvirt_forget_even_if_it_then_fails(world: World, sta
     parent = newest(world)
     world.die(die("return", "LibvirtHypervisor.begin_backup"))
     unharmed(world)
-    assert len(world.host.call("checkpoints", world.vm.name)) == 2  # type: ignore[arg-type]
+    assert len(world.host.call("checkpoints", world.vm.name)) == 4  # type: ignore[arg-type]
     fails = Fault("fail", "step", "plan")
     world.call("backup", "--", world.vm.name, faults=[fails], expect=1)
     world.assert_tidy()
