@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.libvirt_host import LibvirtRefused
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.vm import MIB, DiskSpec, TestVm, VmFactory, run_qemu_img
 from vm_babysitter.bootstrap import Standalone
@@ -285,4 +286,23 @@ def test_a_disk_that_grew_goes_on_with_its_bitmap(make_house: MakeHouse) -> None
     house.vm.write("vda", 12 * MIB, 64 * KIB, 0x22)
     point = house.backup()
     assert method(point) is Method.BITMAP
+    house.assert_all_restore()
+
+
+def test_after_a_power_cut_the_next_backup_leaves_nothing_that_forbids_resizing(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house()
+    house.vm.write("vda", 0, MIB, 0x11)
+    house.backup()
+    house.vm.stop()  # so that the image has the bitmap for good
+    house.vm.start()
+    house.vm.kill()
+    house.vm.start()
+    with pytest.raises(LibvirtRefused, match="inconsistent"):
+        house.vm.host.call("resize", house.vm.name, "vda", 128 * MIB)
+    assert method(house.backup()) is Method.SCAN
+    house.vm.host.call("resize", house.vm.name, "vda", 128 * MIB)
+    house.vm.write("vda", 127 * MIB, MIB, 0x22)
+    assert method(house.backup()) is Method.BITMAP
     house.assert_all_restore()

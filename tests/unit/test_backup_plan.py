@@ -35,7 +35,7 @@ from vm_babysitter.domain.chain import (
     StoredPoint,
     UnreadablePoint,
 )
-from vm_babysitter.domain.vm import DiskKind, DiskState, judge_disk
+from vm_babysitter.domain.vm import Bitmap, DiskKind, DiskState, judge_disk
 
 OLD, NEW = bitmap_of(0), bitmap_of(1)
 BOTH = good(NEW, OLD)
@@ -253,6 +253,18 @@ def test_a_bitmap_that_is_not_provably_ours_is_never_removed(name: str) -> None:
     assert removable(disk_state(good(name)), full_points(4)) == []
     assert removable(disk_state(good(name))) == []
     assert removable(disk_state(good(name)), chain(point(), archived="closed")) == []
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_a_damaged_bitmap_is_of_no_use_and_goes_however_new_it_is(below: bool) -> None:
+    names = [bitmap_of(seq) for seq in range(4)]
+    broken = [Bitmap(names[3], recording=False, inconsistent=True)]
+    layers = (good(*names), broken) if below else (broken, good(names[2]))
+    state = disk_state(*layers)
+    assert names[3] in removable(state, full_points(4))
+    assert names[2] not in removable(state, full_points(4))
+    foreign = [Bitmap("virtnbdbackup.0", recording=False, inconsistent=True)]
+    assert removable(disk_state(foreign), full_points(4)) == []
 
 
 def test_bitmaps_of_archived_chains_and_of_attempts_without_a_point_go() -> None:

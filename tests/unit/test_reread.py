@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vm_babysitter.domain.blocks import Action, BlockRun
-from vm_babysitter.domain.reread import Reread, after, mark, share, this_turn
+from vm_babysitter.domain.reread import Reread, after, left_of, mark, share, this_turn
 
 BLOCKS = 60
 Actions = list[Action]
@@ -35,7 +35,7 @@ def blocks_of(runs: list[BlockRun]) -> Actions:
 def one_backup(before: Reread | None, runs: int, blocks: Actions) -> tuple[set[int], Reread | None]:
     """Return which blocks are read again, and how far the turn has come."""
     turn = this_turn(before, runs)
-    count = share(turn, runs_of(blocks))
+    count = share(turn, sum(left_of(turn, run) for run in runs_of(blocks)))
     marked = list(mark(turn, count, runs_of(blocks)))
     again = {i for i, action in enumerate(blocks_of(marked)) if action is Action.REREAD}
     assert len(again) == count

@@ -15,7 +15,7 @@ from vm_babysitter.domain.chain import (
     checkpoint_prefix,
 )
 from vm_babysitter.domain.space import sees_errors
-from vm_babysitter.domain.vm import DiskState, DiskVerdict, Layer, Verdict, worth_mentioning
+from vm_babysitter.domain.vm import Bitmap, DiskState, DiskVerdict, Layer, Verdict, worth_mentioning
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +260,10 @@ def removable_bitmaps(
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Say which of our bitmaps on a VM's disks serve nothing any more.
 
-    Kept are those of the ``keep`` newest committed points of the live chain. Only names that
-    carry the id of one of ``chains`` are ever given: others are not provably ours.
+    Kept are those of the ``keep`` newest committed points of the live chain, unless they are
+    damaged: such ones are of no use, and as long as they are there QEMU refuses to resize the
+    disk. Only names that carry the id of one of ``chains`` are ever given: others are not
+    provably ours.
 
     Returns (checkpoint name, targets that have it), sorted by name.
     """
@@ -271,7 +273,12 @@ def removable_bitmaps(
     checkpoints = [p.checkpoint for p in newest if p.checkpoint]
     kept = {c.bitmap(target) for c in checkpoints for target in c.disks}
     prefixes = tuple(checkpoint_prefix(chain.id) for chain in chains)
-    return _bitmaps(states, lambda name: name not in kept and name.startswith(prefixes))
+
+    def useless(bitmap: Bitmap) -> bool:
+        ours = bitmap.name.startswith(prefixes)
+        return ours and (bitmap.name not in kept or bitmap.inconsistent)
+
+    return _bitmaps(states, useless)
 
 
 def bitmaps_of(
@@ -282,15 +289,14 @@ def bitmaps_of(
     Returns (bitmap's name, targets that have it), sorted by name.
     """
     each = f"{checkpoint}-"
-    return _bitmaps(states, lambda name: name == checkpoint or name.startswith(each))
+    return _bitmaps(states, lambda b: b.name == checkpoint or b.name.startswith(each))
 
 
 def _bitmaps(
-    states: Sequence[DiskState], wanted: Callable[[str], bool]
+    states: Sequence[DiskState], wanted: Callable[[Bitmap], bool]
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     found: dict[str, list[str]] = {}
     for state in states:
-        names = {b.name for layer in state.layers for b in layer.bitmaps}
-        for name in filter(wanted, names):
+        for name in {b.name for layer in state.layers for b in layer.bitmaps if wanted(b)}:
             found.setdefault(name, []).append(state.target)
     return tuple((name, tuple(targets)) for name, targets in sorted(found.items()))

@@ -36,12 +36,13 @@ def this_turn(before: Reread | None, runs: int) -> Reread:
     return Reread(before.next, min(before.runs_left, runs))
 
 
-def share(turn: Reread, runs: Iterable[BlockRun]) -> int:
+def left_of(turn: Reread, run: BlockRun) -> int:
+    """Return how many blocks of a run the turn has to read again, in this backup or later."""
+    return max(0, run.end - max(run.first, turn.next)) if run.action is Action.CLEAN else 0
+
+
+def share(turn: Reread, left: int) -> int:
     """Return how many blocks this backup reads again: an even part of what the turn has left."""
-    left = 0
-    for first, end, action in runs:
-        if action is Action.CLEAN and end > turn.next:
-            left += end - max(first, turn.next)
     return -(-left // turn.runs_left)
 
 

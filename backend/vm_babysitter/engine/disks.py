@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from vm_babysitter.domain.backup_plan import DiskPlan
-from vm_babysitter.domain.blocks import BlockRun, Flagged
+from vm_babysitter.domain.blocks import BLOCK_SIZE, BlockRun, Flagged
 from vm_babysitter.domain.chain import Chain, Method, Point, PointDisk, disk_layers, layers_after
 from vm_babysitter.domain.errors import NotEnoughSpace
-from vm_babysitter.domain.reread import Reread, after, mark, share, this_turn
+from vm_babysitter.domain.reread import Reread, after, left_of, mark, share, this_turn
 from vm_babysitter.domain.space import store_reserve
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.engine.copying import (
@@ -92,8 +92,7 @@ class PointCopier:
                 self._open(socket, by_target[plan.target]) as reader,
                 self._tools.cancel.interrupting(reader.abort),
             ):
-                self._plan_rereading(vm, plan, reader)
-                amount = bytes_to_read(self._runs(vm, plan, plan.method, reader), reader.size)
+                amount = self._survey(vm, plan, reader)
                 self._meter.expect(amount)
                 surely_stored += amount if plan.method is Method.FULL else 0
         self._check_space(surely_stored)
@@ -182,11 +181,24 @@ class PointCopier:
             compression=file.compression,
         )
 
-    def _plan_rereading(self, vm: Vm, plan: DiskPlan, reader: DiskReader) -> None:
-        if plan.method is Method.BITMAP and plan.parent is not None and self._reread_runs:
-            turn = this_turn(plan.parent.reread, self._reread_runs)
-            count = share(turn, self._runs(vm, plan, plan.method, reader))
-            self._rereadings[plan.target] = _Rereading(turn, count)
+    def _survey(self, vm: Vm, plan: DiskPlan, reader: DiskReader) -> int:
+        """Decide what is read again; return how many bytes are read in all, at most."""
+        runs = self._runs(vm, plan, plan.method, reader)
+        if plan.method is not Method.BITMAP or plan.parent is None or not self._reread_runs:
+            return bytes_to_read(runs, reader.size)
+        turn = this_turn(plan.parent.reread, self._reread_runs)
+        left = 0
+
+        def counted() -> Iterator[BlockRun]:
+            nonlocal left
+            for run in runs:
+                left += left_of(turn, run)
+                yield run
+
+        amount = bytes_to_read(counted(), reader.size)
+        count = share(turn, left)
+        self._rereadings[plan.target] = _Rereading(turn, count)
+        return amount + count * BLOCK_SIZE
 
     def _after_rereading(self, plan: DiskPlan, method: Method, copied: Copied) -> Reread | None:
         if method is not Method.BITMAP or plan.parent is None:
