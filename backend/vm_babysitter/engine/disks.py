@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from vm_babysitter.domain.backup_plan import DiskPlan
-from vm_babysitter.domain.blocks import BLOCK_SIZE, BlockRun, Flagged
+from vm_babysitter.domain.blocks import BlockRun, Flagged
 from vm_babysitter.domain.chain import Chain, Method, Point, PointDisk, disk_layers, layers_after
 from vm_babysitter.domain.errors import NotEnoughSpace
-from vm_babysitter.domain.reread import Reread, after, left_of, mark, share, this_turn
+from vm_babysitter.domain.reread import Reread, after, this_turn
 from vm_babysitter.domain.space import store_reserve
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.engine.copying import (
@@ -23,6 +23,7 @@ from vm_babysitter.engine.copying import (
     touched_map,
 )
 from vm_babysitter.engine.meter import Meter
+from vm_babysitter.engine.survey import Survey, survey
 from vm_babysitter.engine.tools import Tools
 from vm_babysitter.lib.units import format_bytes
 from vm_babysitter.ports import (
@@ -35,15 +36,6 @@ from vm_babysitter.ports import (
 
 Opener = Callable[[], AbstractContextManager[DiskReader]]
 """Opens the export of one disk, as often as it is called."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Rereading:
-    """What one disk reads again although it is called unchanged."""
-
-    turn: Reread
-    count: int
-    """Blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +69,7 @@ class PointCopier:
         self._lineage = lineage
         self._draft = draft
         self._reread_runs = reread_runs
-        self._rereadings: dict[str, _Rereading] = {}
+        self._surveys: dict[str, Survey] = {}
         self._meter = Meter(tools.observer)
         self._warnings: list[str] = []
 
@@ -92,9 +84,12 @@ class PointCopier:
                 self._open(socket, by_target[plan.target]) as reader,
                 self._tools.cancel.interrupting(reader.abort),
             ):
-                amount = self._survey(vm, plan, reader)
-                self._meter.expect(amount)
-                surely_stored += amount if plan.method is Method.FULL else 0
+                found = survey(
+                    self._map(vm, plan, plan.method, reader), reader.size, self._turn(plan)
+                )
+            self._surveys[plan.target] = found
+            self._meter.expect(found.amount)
+            surely_stored += found.amount if plan.method is Method.FULL else 0
         self._check_space(surely_stored)
         disks = []
         for plan in plans:
@@ -181,32 +176,17 @@ class PointCopier:
             compression=file.compression,
         )
 
-    def _survey(self, vm: Vm, plan: DiskPlan, reader: DiskReader) -> int:
-        """Decide what is read again; return how many bytes are read in all, at most."""
-        runs = self._runs(vm, plan, plan.method, reader)
+    def _turn(self, plan: DiskPlan) -> Reread | None:
+        """Return where reading again goes on; None where nothing is read twice."""
         if plan.method is not Method.BITMAP or plan.parent is None or not self._reread_runs:
-            return bytes_to_read(runs, reader.size)
-        turn = this_turn(plan.parent.reread, self._reread_runs)
-        left = 0
-
-        def counted() -> Iterator[BlockRun]:
-            nonlocal left
-            for run in runs:
-                left += left_of(turn, run)
-                yield run
-
-        amount = bytes_to_read(counted(), reader.size)
-        count = share(turn, left)
-        self._rereadings[plan.target] = _Rereading(turn, count)
-        return amount + count * BLOCK_SIZE
+            return None
+        return this_turn(plan.parent.reread, self._reread_runs)
 
     def _after_rereading(self, plan: DiskPlan, method: Method, copied: Copied) -> Reread | None:
         if method is not Method.BITMAP or plan.parent is None:
             return None  # everything was read
-        rereading = self._rereadings.get(plan.target)
-        if rereading is None:
-            return plan.parent.reread
-        return after(rereading.turn, copied.reread_until)
+        turn = self._surveys[plan.target].turn
+        return plan.parent.reread if turn is None else after(turn, copied.reread_until)
 
     def _parent_index(self, vm: Vm, plan: DiskPlan) -> AbstractContextManager[BlockIndex]:
         if plan.parent is None:
@@ -217,15 +197,24 @@ class PointCopier:
     def _runs(
         self, vm: Vm, plan: DiskPlan, method: Method, reader: DiskReader
     ) -> Iterator[BlockRun]:
+        """Return what to do with a disk, from memory where the survey fitted into it."""
+        if method is not plan.method:
+            return self._map(vm, plan, method, reader)
+        known = self._surveys[plan.target]
+        kept = known.kept
+        return known.marked(self._map(vm, plan, method, reader) if kept is None else kept)
+
+    def _map(
+        self, vm: Vm, plan: DiskPlan, method: Method, reader: DiskReader
+    ) -> Iterator[BlockRun]:
+        """Stream what is known of a disk before it is read."""
         tracked = method is Method.BITMAP
-        runs = runs_to_copy(
+        return runs_to_copy(
             reader,
             tracked=tracked,
             parent_size=None if plan.parent is None else plan.parent.virtual_size,
             touched=self._touched(vm, plan, reader.size) if tracked else None,
         )
-        rereading = self._rereadings.get(plan.target)
-        return mark(rereading.turn, rereading.count, runs) if tracked and rereading else runs
 
     def _touched(self, vm: Vm, plan: DiskPlan, size: int) -> Iterator[Flagged] | None:
         """Return what the points after that of the bitmap changed, None if there are none."""
