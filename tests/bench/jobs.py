@@ -156,6 +156,7 @@ class Jobs:
         def clear() -> None:
             for path in (target, raw, qcow2):
                 remove(path)
+            chains.warm()
 
         def tool(name: str, run: Callable[[], Run], path: Path, format: str = "qcow2") -> Tool:
             return Tool(name, run, clear, lambda: self._compare(path, format))
@@ -196,10 +197,11 @@ class Jobs:
         return Job(
             "verify",
             (
-                Tool(OURS, chains.verify),
+                Tool(OURS, chains.verify, chains.warm),
                 Tool(
                     "qemu-img compare with the disk",
                     lambda: self._stage.run([*compare, named(chains.newest)], nowhere),
+                    chains.warm,
                 ),
             ),
             lambda _: None if self._has_chains() else chains.begin(self._blocks),
