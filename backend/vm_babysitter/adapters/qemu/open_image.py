@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vm_babysitter.adapters.qemu import img, nbd
@@ -11,7 +11,14 @@ from vm_babysitter.adapters.qemu.emulator import PROGRAM, Emulator
 from vm_babysitter.adapters.qemu.export import Export, Way
 from vm_babysitter.adapters.qemu.nodes import Node, exclusive, shared_chain
 from vm_babysitter.adapters.qemu.qemu_nbd import QemuNbd
-from vm_babysitter.domain.errors import Busy, CommandFailed, ImageUnreadable, ProgramMissing
+from vm_babysitter.adapters.store.files import StoredFile
+from vm_babysitter.domain.errors import (
+    BabysitterError,
+    Busy,
+    CommandFailed,
+    ImageUnreadable,
+    ProgramMissing,
+)
 from vm_babysitter.ports import DiskReader, DiskWriter, ImageInfo
 
 _LOCKED = re.compile(r'Failed to get .*"(write|consistent read|resize)" lock')  # QEMU's words
@@ -74,6 +81,8 @@ class QemuImageTool:
             ) as reader,
         ):
             yield reader
+        for path in paths:
+            _spare_page_cache(path)
 
     @contextmanager
     def open_for_writing(self, path: Path, format: str) -> Iterator[DiskWriter]:
@@ -111,6 +120,12 @@ class QemuImageTool:
 def _culprit(paths: Sequence[Path], output: str) -> Path:
     """Return the image that QEMU complains of; the top layer, if it does not say."""
     return next((path for path in paths if f"'{path.absolute()}'" in output), paths[0])
+
+
+def _spare_page_cache(path: Path) -> None:
+    """Tell the kernel that what QEMU has read of an image need not stay in memory."""
+    with suppress(BabysitterError), StoredFile(path) as file:
+        file.forget(0, 0)
 
 
 def _check_bitmap(path: Path, bitmap: str) -> None:
