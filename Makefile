@@ -34,7 +34,7 @@ soak: setup-test ## all tests with many more random cases; takes long
 	@VMB_SOAK=1 $(PYTHON) -m pytest -q -ra -o timeout=7200
 
 clean: ## remove what the other targets made, the virtual environment included
-	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache backend/*.egg-info
+	rm -rf bench.json .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache backend/*.egg-info
 	find backend build tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 setup-run:

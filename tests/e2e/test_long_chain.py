@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -31,7 +32,7 @@ class Measured:
 
     seconds: float
     memory: int
-    """Bytes: the most that it, or one of its children, had at a time."""
+    """Bytes: the most that it had at a time."""
     files: int
     """The most that it had open at a time."""
     out: str
@@ -54,24 +55,30 @@ def world(libvirtd: PrivateLibvirtd, tmp_path: Path) -> Iterator[World]:
 def measured(world: World, *arguments: str) -> Measured:
     """Run a command that must work, and watch it."""
     out = world.folder / "out"
-    most = 0
+    most = memory = 0
     began = time.monotonic()
     with out.open("w") as stdout:
         process = world.start(*arguments, stdout=stdout)
     done = threading.Event()
 
     def watch() -> None:
-        nonlocal most
+        nonlocal most, memory
         while not done.wait(0.002):
             try:
                 most = max(most, sum(1 for _ in Path(f"/proc/{process.pid}/fd").iterdir()))
+                # Not of wait4, which counts what our own process had when it forked.
+                found = re.search(
+                    r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text()
+                )
             except OSError:
                 return
+            if found := re.search(r"VmHWM:\s+(\d+)", state):
+                memory = max(memory, int(found[1]) * KIB)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        _, status, usage = os.wait4(process.pid, 0)
+        _, status = os.waitpid(process.pid, 0)
     finally:
         done.set()
         watcher.join()
@@ -79,7 +86,7 @@ def measured(world: World, *arguments: str) -> Measured:
     process.returncode = os.waitstatus_to_exitcode(status)
     _, err = process.communicate()
     assert process.returncode == 0, err
-    return Measured(seconds, usage.ru_maxrss * KIB, most, out.read_text())
+    return Measured(seconds, memory, most, out.read_text())
 
 
 def backup(world: World, cost: Cost) -> dict[str, object]:

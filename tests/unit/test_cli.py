@@ -358,7 +358,7 @@ def test_a_vm_that_had_to_be_resumed_is_a_warning(app: FakeApp) -> None:
     result = app.call("backup", NAME)
     assert result.exit_code == 3
     assert "is complete" in result.stdout
-    assert "Warning: the VM was paused for a while" in result.stdout
+    assert "Warning: QEMU had paused the VM" in result.stdout
 
 
 def test_cleaning_up_that_failed_is_a_warning(app: FakeApp) -> None:

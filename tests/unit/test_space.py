@@ -12,6 +12,7 @@ from vm_babysitter.domain.space import (
     must_give_up,
     scratch_reserve,
     sees_errors,
+    store_floor,
     store_reserve,
 )
 
@@ -36,6 +37,14 @@ def test_what_scratch_leaves_free_grows_with_the_file_system(total: int, reserve
 @pytest.mark.parametrize(("total", "reserve"), [(0, 0), (GIB, GIB // 100), (TIB, 256 * MIB)])
 def test_what_a_backup_leaves_free_in_its_folder(total: int, reserve: int) -> None:
     assert store_reserve(total) == reserve
+
+
+def test_a_folder_on_the_pool_of_the_disks_is_left_what_scratch_needs() -> None:
+    store = Room(TIB, TIB, 1)
+    assert store_floor(store, []) == 256 * MIB
+    assert store_floor(store, [scratch(TIB, device=2)]) == 256 * MIB
+    assert store_floor(store, [scratch(TIB, device=2), scratch(TIB)]) == 2 * GIB
+    assert store_floor(store, [scratch(TIB, cautious=True), scratch(TIB)]) == 4 * GIB
 
 
 @pytest.mark.parametrize(
@@ -75,8 +84,9 @@ def history(*used: int) -> list[Growth]:
         (2 * GIB - 1, (), True),
         (10 * GIB, (0, GIB // 2), False),  # 1 GiB a second: 10 seconds left
         (10 * GIB - 1, (0, GIB // 2), True),
-        (10 * GIB - 1, (0, GIB // 2, GIB // 2, GIB // 2), True),  # it may come again
-        (100 * GIB, (GIB, 0, GIB, 0), False),
+        (10 * GIB - 1, (0, GIB // 2, GIB, 3 * GIB // 2), True),
+        (5 * GIB, (0, GIB // 2, GIB // 2, GIB // 2), False),  # a burst that went through memory
+        (3 * GIB, (0, GIB // 2, GIB // 2, GIB // 2), True),
         (3 * GIB, (5 * GIB, 0), False),  # it shrank
     ],
 )

@@ -1,15 +1,26 @@
 """The guard gives a backup up, never the guest."""
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from tests.support.engine_world import EngineWorld, exact, lived_in
-from vm_babysitter.domain.errors import HypervisorUnreachable, NotEnoughSpace, SpaceRunningOut
+from vm_babysitter.domain.errors import (
+    BabysitterError,
+    HypervisorUnreachable,
+    NotEnoughSpace,
+    SpaceRunningOut,
+    VmStuck,
+)
 from vm_babysitter.domain.space import Room
 from vm_babysitter.domain.vm import PowerState
+from vm_babysitter.engine import space_guard
+from vm_babysitter.engine.space_guard import INTERVAL
+from vm_babysitter.ports import Store
 
 GIB, TIB = 1 << 30, 1 << 40
 PLENTY, FULL = Room(TIB, TIB, 1), Room(0, TIB, 1)
@@ -32,7 +43,11 @@ def wait(world: EngineWorld) -> None:
         time.sleep(0.01)
 
 
-def given_up(world: EngineWorld, happen: Callable[[], None]) -> SpaceRunningOut:
+def given_up(
+    world: EngineWorld,
+    happen: Callable[[], None],
+    error: type[BabysitterError] = SpaceRunningOut,
+) -> BabysitterError:
     """Have something happen while a disk is copied; the backup must end by it and be undone."""
 
     def meanwhile() -> None:
@@ -40,7 +55,7 @@ def given_up(world: EngineWorld, happen: Callable[[], None]) -> SpaceRunningOut:
         wait(world)
 
     world.observer.at["copied vda"] = meanwhile
-    with pytest.raises(SpaceRunningOut) as caught:
+    with pytest.raises(error) as caught:
         world.backup()
     del world.observer.at["copied vda"]
     assert world.leftovers() == []
@@ -59,8 +74,8 @@ def test_little_space_beside_the_disk_ends_the_backup(world: EngineWorld) -> Non
         world.places.rooms = [Room(GIB, TIB, 1)]
 
     error = given_up(world, fill)
-    assert error.free == GIB
-    assert error.path.startswith("/vms/")
+    assert error.fields["free"] == GIB
+    assert error.fields["path"] == "/vms/it's a VM"
     assert "1 GiB are left" in error.message
 
 
@@ -74,15 +89,78 @@ def test_fast_growth_ends_the_backup_while_there_still_is_space(world: EngineWor
     world.places = Growing(world.places.files)
     world.places.rooms = [Room(15 * GIB, TIB, 1)]
     error = given_up(world, lambda: None)
-    assert error.free == 15 * GIB
+    assert error.fields["free"] == 15 * GIB
 
 
 def test_a_vm_that_qemu_paused_goes_on_and_the_user_is_told(world: EngineWorld) -> None:
     def pause() -> None:
         world.vm.state = PowerState.STUCK
 
-    given_up(world, pause)
+    given_up(world, pause, VmStuck)
     assert any("QEMU had paused the VM" in note for note in world.observer.notes)
+
+
+def test_a_vm_that_was_paused_for_want_of_space_is_told_as_that(world: EngineWorld) -> None:
+    def fill() -> None:
+        world.places.rooms = [FULL]
+        world.vm.state = PowerState.STUCK
+
+    given_up(world, fill)
+
+
+class Folder:
+    """The backup folder on a file system that hangs when it is told to."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.hangs = threading.Event()
+        self.answers = threading.Event()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    def room(self) -> Room:
+        if self.hangs.is_set():
+            self.answers.wait(20)
+        return self._store.room()
+
+
+def test_a_backup_folder_that_hangs_does_not_blind_the_guard(world: EngineWorld) -> None:
+    folder = Folder(world.store)
+    world.store = cast(Store, folder)
+
+    def hang_and_fill() -> None:
+        folder.hangs.set()
+        time.sleep(2 * INTERVAL)
+        world.places.rooms = [Room(GIB, TIB, 1)]
+
+    began = time.monotonic()
+    world.observer.at["roll back"] = folder.hangs.clear
+    try:
+        given_up(world, hang_and_fill)
+    finally:
+        folder.answers.set()
+    assert time.monotonic() - began < 10
+
+
+def test_where_the_copying_is_stuck_the_guard_ends_the_job_itself(
+    world: EngineWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space_guard, "PATIENCE", 0.2)
+    gone = []
+
+    def stuck() -> None:
+        """Write to a folder that does not answer: nothing hears that the job was cancelled."""
+        world.places.rooms = [FULL]
+        world.vm.state = PowerState.STUCK
+        deadline = time.monotonic() + 10
+        while world.vm.job is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        gone.append((world.vm.job, world.vm.state))
+
+    given_up(world, stuck)
+    assert gone == [(None, PowerState.RUNNING)]
 
 
 def test_a_vm_found_paused_after_we_were_killed_goes_on_with_the_next_backup(
@@ -97,9 +175,12 @@ def test_a_vm_found_paused_after_we_were_killed_goes_on_with_the_next_backup(
 
 
 @pytest.mark.parametrize("state", [PowerState.PAUSED, PowerState.STUCK])
-def test_a_vm_that_did_not_run_is_left_as_it_was(world: EngineWorld, state: PowerState) -> None:
+def test_a_vm_that_did_not_run_is_backed_up_and_left_as_it_was(
+    world: EngineWorld, state: PowerState
+) -> None:
     world.vm.state = state
     world.backup_killed_at("copied vda")
+    world.observer.at["copied vda"] = lambda: time.sleep(3 * INTERVAL)
     exact(world, world.backup())
     assert world.vm.state is state
     assert "resume" not in world.hypervisor.calls

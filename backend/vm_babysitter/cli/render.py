@@ -122,7 +122,9 @@ def backup_text(result: BackedUp) -> str:
         lines.append(f"Not paused cleanly for the backup: {point.quiesce_note}.")
     lines += [f"Warning: {warning}." for warning in point.warnings]
     if result.vm_resumed:
-        lines.append("Warning: the VM was paused for a while, because working space ran out.")
+        lines.append(
+            "Warning: QEMU had paused the VM for a while: a disk error, or too little space."
+        )
     if result.left:
         lines.append(f"Warning: cleaning up is left to the next backup. {result.left}")
     return "\n".join(lines)

@@ -195,6 +195,16 @@ class SpaceRunningOut(BabysitterError):
 
 
 @dataclass(eq=False)
+class VmStuck(BabysitterError):
+    """QEMU paused the VM in the middle of a backup."""
+
+    code: ClassVar[str] = "vm-stuck"
+    template: ClassVar[str] = "QEMU paused {vm!r} because of a disk error: the backup was given up."
+    hint_template: ClassVar[str] = "Look at the disks that its images lie on, and their space."
+    vm: str
+
+
+@dataclass(eq=False)
 class UnsupportedFormat(BabysitterError):
     """Written by a newer version of this program."""
 

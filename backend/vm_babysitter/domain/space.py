@@ -6,7 +6,6 @@ is full, QEMU pauses the VM: rather than that, the backup is given up.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 _MIB, _GIB = 1 << 20, 1 << 30
 SCRATCH_RESERVE = 2 * _GIB
@@ -69,6 +68,13 @@ def store_reserve(total: int) -> int:
     return min(STORE_RESERVE, total // 100)
 
 
+def store_floor(store: Room, scratch: Iterable[Scratch]) -> int:
+    """Return how many bytes a backup leaves free in its folder, which may be on a disk's pool."""
+    same = [s for s in scratch if s.room.device == store.device]
+    floor = store_reserve(store.total)
+    return max([floor, *(scratch_reserve(store.total, cautious=s.cautious) for s in same)])
+
+
 def find_shortage(places: Iterable[Scratch]) -> Shortage | None:
     """Find a place where a backup should not begin; disks on one file system share its room.
 
@@ -100,11 +106,12 @@ class Growth:
 def must_give_up(room: Room, history: Sequence[Growth], *, cautious: bool) -> bool:
     """Whether the space will not last: too little is left, or for ten seconds of this growth.
 
-    ``history`` is of the last seconds, the newest last. The fastest growth in it counts.
+    ``history`` is of the last seconds, the newest last. Its whole length counts: what a guest
+    writes in a moment goes through memory faster than any disk.
     """
     rate = 0.0
-    for earlier, later in pairwise(history):
-        if later.seconds > earlier.seconds:
-            rate = max(rate, (later.used - earlier.used) / (later.seconds - earlier.seconds))
+    if history and history[-1].seconds > history[0].seconds:
+        grown = history[-1].used - history[0].used
+        rate = grown / (history[-1].seconds - history[0].seconds)
     seconds = 2 * _SECONDS_LEFT if cautious else _SECONDS_LEFT
     return room.free < max(scratch_reserve(room.total, cautious=cautious), rate * seconds)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from vm_babysitter.domain.backup_plan import DiskPlan, Distrust
 from vm_babysitter.domain.chain import (
@@ -24,7 +25,7 @@ from vm_babysitter.domain.errors import (
 from vm_babysitter.domain.reread import DEFAULT_RUNS
 from vm_babysitter.domain.vm import PowerState, Vm
 from vm_babysitter.engine.beside import DEFINITION_FILE, Beside
-from vm_babysitter.engine.disks import CopiedDisks, PointCopier
+from vm_babysitter.engine.disks import CopiedDisks, PointCopier, Terms
 from vm_babysitter.engine.planning import Planned, Planner, check_idle
 from vm_babysitter.engine.quiesce import Quiesced, quiesced, thaw_leftovers
 from vm_babysitter.engine.reconcile import Reconciler
@@ -166,24 +167,25 @@ class Backup:
         self._probe(attempt)
         targets = [disk.target for disk in planned.plan.disks]
         scratch = self._space.check(vm, list(zip(targets, attempt.scratch, strict=True)))
-        beside = Beside(self._tools, vm.uuid)
+        beside = Beside(self._tools, vm.uuid, first=planned.plan.new_chain)
         running = self._begin(vm, planned.plan.disks, attempt)
-        with self._space.watching(vm.uuid, scratch):
+        with self._space.watching(vm, scratch, partial(self._reconciler.end_job, vm, attempt)):
             kept = beside.save(draft)
             definition = self._tools.hypervisor.definition(vm.uuid)
             self._observer.step("copy")
-            copier = self._copier(planned, chain, draft, reread_runs)
+            terms = Terms(reread_runs, self._space.reserve(scratch))
+            copier = self._copier(planned, chain, draft, terms)
             with self._tools.priority():
                 copied = copier.copy(vm, attempt.socket, planned.plan.disks, running.exports)
-        self._observer.step("save")
-        files = (draft.save(DEFINITION_FILE, definition.encode()), *kept.files)
-        point = self._manifest(vm, planned, running, copied)
-        warnings = (*point.warnings, *kept.warnings)
-        point = replace(point, files=files, warnings=warnings, autostart=kept.autostart)
-        self._observer.step("commit")
-        self._tools.cancel.check()
-        point = replace(point, finished=self._tools.clock.now())
-        draft.commit(point)
+            self._observer.step("save")
+            files = (draft.save(DEFINITION_FILE, definition.encode()), *kept.files)
+            point = self._manifest(vm, planned, running, copied)
+            warnings = (*point.warnings, *kept.warnings)
+            point = replace(point, files=files, warnings=warnings, autostart=kept.autostart)
+            self._observer.step("commit")
+            self._tools.cancel.check()
+            point = replace(point, finished=self._tools.clock.now())
+            draft.commit(point)
         self._observer.step("committed")
         return point
 
@@ -219,11 +221,11 @@ class Backup:
         return _Running(attempt, exports, taken, state, versions)
 
     def _copier(
-        self, planned: Planned, chain: Chain, draft: PointDraft, reread_runs: int
+        self, planned: Planned, chain: Chain, draft: PointDraft, terms: Terms
     ) -> PointCopier:
         parent = planned.plan.parent
         lineage = () if parent is None else chain.lineage(parent.seq)
-        return PointCopier(self._tools, self._store, chain, lineage, draft, reread_runs)
+        return PointCopier(self._tools, self._store, chain, lineage, draft, terms)
 
     def _manifest(self, vm: Vm, planned: Planned, running: _Running, copied: CopiedDisks) -> Point:
         attempt, parent = running.attempt, planned.plan.parent

@@ -43,13 +43,16 @@ class _Item:
 class Beside:
     """What one VM has beside its disks: made before the moment, saved after it."""
 
-    def __init__(self, tools: Tools, uuid: str) -> None:
+    def __init__(self, tools: Tools, uuid: str, *, first: bool) -> None:
         """Read all of it for the first time.
+
+        What can never be read is told in the ``first`` point of a chain only.
 
         Raises:
             VmNotFound, HypervisorError: libvirt could not tell what there is.
         """
         self._tools = tools
+        self._first = first
         self._has = tools.hypervisor.belongings(uuid)
         self._before = [(item, self._read(item)) for item in _items(self._has)]
 
@@ -62,7 +65,7 @@ class Beside:
             StoreFailed, Cancelled.
         """
         files: list[SavedFile] = []
-        warnings = list(self._has.out_of_reach)
+        warnings = list(self._has.out_of_reach) if self._first else []
         if self._has.managed_save:
             warnings.append("memory state not included: libvirt holds a saved one (managed save)")
         for item, before in self._before:

@@ -1,4 +1,4 @@
-"""Reads a disk of a point through QEMU and holds every block against the index."""
+"""Reads a disk of a point and holds every block against the index."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -77,7 +77,6 @@ class CheckedReading:
                 self._check_zeros(run)
                 continue
             for piece in pieces(run, self._reader.size, PIECE):
-                self._pace.take(piece.length)
                 first, count = piece.offset // BLOCK_SIZE, block_count(piece.length)
                 yield piece, _Work(number, self._index.expected(first, count))
                 number += 1
@@ -90,7 +89,7 @@ class CheckedReading:
                     raise Mismatch((first + i) * BLOCK_SIZE)
 
     def _consume(self, piece: Piece, work: _Work, data: memoryview) -> None:
-        self._cancel.check()
+        self._pace.take(piece.length)
         expected = work.expected
         for i, known in enumerate(expected):
             block = data[i * BLOCK_SIZE : (i + 1) * BLOCK_SIZE]

@@ -222,7 +222,6 @@ class DiskCopier:
             if run.action in _READ:
                 unchanged = run.action is Action.REREAD
                 for piece in pieces(run, self._reader.size, PIECE):
-                    self._pace.take(piece.length)
                     first, count = piece.offset // BLOCK_SIZE, block_count(piece.length)
                     yield piece, _Work(number, self._parent.expected(first, count), unchanged)
                     number += 1
@@ -249,7 +248,7 @@ class DiskCopier:
             )
 
     def _consume(self, piece: Piece, work: _Work, data: memoryview) -> None:
-        self._cancel.check()
+        self._pace.take(piece.length)
         first = piece.offset // BLOCK_SIZE
         hashes = [self._hash(data[i : i + BLOCK_SIZE]) for i in range(0, len(data), BLOCK_SIZE)]
         changes: list[_Change] = []

@@ -10,7 +10,6 @@ from vm_babysitter.domain.blocks import BlockRun, Flagged
 from vm_babysitter.domain.chain import Chain, Method, Point, PointDisk, disk_layers, layers_after
 from vm_babysitter.domain.errors import NotEnoughSpace
 from vm_babysitter.domain.reread import Reread, after, this_turn
-from vm_babysitter.domain.space import store_reserve
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.engine.copying import (
     Contradiction,
@@ -34,6 +33,8 @@ from vm_babysitter.ports import (
     Store,
 )
 
+_METADATA_SHARE = 2000
+"""A point has at most this part of its data in tables and fingerprints besides."""
 Opener = Callable[[], AbstractContextManager[DiskReader]]
 """Opens the export of one disk, as often as it is called."""
 
@@ -46,6 +47,16 @@ class CopiedDisks:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a user or the place asks of a copy."""
+
+    reread_runs: int
+    """Backups within which each unchanged block is read again once; 0 means never."""
+    reserve: int
+    """Bytes that must stay free in the store."""
+
+
 class PointCopier:
     """Copies the disks of one point."""
 
@@ -56,19 +67,15 @@ class PointCopier:
         chain: Chain,
         lineage: Sequence[Point],
         draft: PointDraft,
-        reread_runs: int,
+        terms: Terms,
     ) -> None:
-        """Copy for one point.
-
-        ``lineage`` is the parent point and all it builds on, newest first. Within
-        ``reread_runs`` backups each unchanged block is read again, 0 means never.
-        """
+        """``lineage`` is the parent point and all it builds on, newest first."""
         self._tools = tools
         self._store = store
         self._chain = chain
         self._lineage = lineage
         self._draft = draft
-        self._reread_runs = reread_runs
+        self._terms = terms
         self._surveys: dict[str, Survey] = {}
         self._meter = Meter(tools.observer)
         self._warnings: list[str] = []
@@ -99,8 +106,8 @@ class PointCopier:
         return CopiedDisks(tuple(disks), tuple(self._warnings))
 
     def _check_space(self, needed: int) -> None:
+        needed += self._terms.reserve + needed // _METADATA_SHARE
         room = self._store.room()
-        needed += store_reserve(room.total)
         if room.free >= needed:
             return
         if not self._tools.compress:
@@ -178,9 +185,9 @@ class PointCopier:
 
     def _turn(self, plan: DiskPlan) -> Reread | None:
         """Return where reading again goes on; None where nothing is read twice."""
-        if plan.method is not Method.BITMAP or plan.parent is None or not self._reread_runs:
+        if plan.method is not Method.BITMAP or plan.parent is None or not self._terms.reread_runs:
             return None
-        return this_turn(plan.parent.reread, self._reread_runs)
+        return this_turn(plan.parent.reread, self._terms.reread_runs)
 
     def _after_rereading(self, plan: DiskPlan, method: Method, copied: Copied) -> Reread | None:
         if method is not Method.BITMAP or plan.parent is None:

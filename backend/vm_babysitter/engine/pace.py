@@ -20,7 +20,7 @@ class Pace:
         self._free_at = 0.0
 
     def take(self, amount: int) -> None:
-        """Wait until ``amount`` bytes may be read. Raises Cancelled at once when asked to stop."""
+        """Wait until ``amount`` bytes may pass. Raises Cancelled at once when asked to stop."""
         if self._limit is None:
             self.cancel.check()
             return

@@ -80,7 +80,8 @@ class Reconciler:
             self._hypervisor.resume(vm.uuid)
             self.resumed = True
             self._observer.note(
-                "QEMU had paused the VM because space ran out during the backup; it goes on now."
+                "QEMU had paused the VM because of a disk error during the backup, for want of "
+                "working space most likely; it goes on now."
             )
         return self._hypervisor.power(vm.uuid) in QEMU_RUNS
 

@@ -146,11 +146,11 @@ class Restore:
 
     def _restore_file(self, found: FoundPoint, name: str, digest: str, place: RestoreFiles) -> Path:
         source = self._store.file_path(found.vm.uuid, found.chain, found.point, name)
-        wrong = self._store.check_file(source, digest, image=False)
-        if wrong:
-            raise self._damaged(found, f"{name}: {wrong}")
         path = place.begin(name)
         place.copy(source, path)
+        wrong = self._store.check_file(path, digest, image=False)
+        if wrong:
+            raise self._damaged(found, f"{name}: {wrong}")
         return place.final(path)
 
 

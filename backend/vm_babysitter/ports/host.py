@@ -79,7 +79,7 @@ class ScratchPlaces(Protocol):
         """Return the file system that a scratch file goes to. Raises ScratchUnfit."""
 
     def used(self, path: str) -> int:
-        """Return how many bytes a scratch file takes there, 0 if it is not there."""
+        """Return how many bytes long a scratch file is, 0 if it is not there."""
 
     def socket_path(self, nonce: str) -> str:
         """Return where the NBD socket of a job goes."""

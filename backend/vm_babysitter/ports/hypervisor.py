@@ -93,7 +93,7 @@ class Hypervisor(Protocol):
         """Return what the VM is doing; cheap. A VM that is gone is off."""
 
     def resume(self, uuid: str) -> None:
-        """Have a paused VM go on; harmless if it runs."""
+        """Have a VM go on that QEMU paused because of a disk error; harmless if it did not."""
 
     def definition(self, uuid: str) -> str:
         """Return the VM's persistent definition (XML, with secrets)."""

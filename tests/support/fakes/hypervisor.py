@@ -129,7 +129,7 @@ class FakeHypervisor(Faults):
     @faulty
     def resume(self, uuid: str) -> None:
         vm = self._find(uuid)
-        if vm.state in {PowerState.PAUSED, PowerState.STUCK}:
+        if vm.state is PowerState.STUCK:
             vm.state = PowerState.RUNNING
 
     @faulty

@@ -93,7 +93,7 @@ class LibvirtHypervisor:
         """See the port."""
         with translated("Having the VM go on", uuid, self._connection.uri):
             domain = self._domain(uuid)
-            if _power(domain) in {PowerState.PAUSED, PowerState.STUCK}:
+            if _power(domain) is PowerState.STUCK:
                 domain.resume()
 
     def definition(self, uuid: str) -> str:

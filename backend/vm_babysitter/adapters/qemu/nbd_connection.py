@@ -55,6 +55,7 @@ class Connection:
         self.contexts: dict[int, str] = {}
         """The names of the metadata contexts by the numbers that replies use."""
         self.structured = False
+        self._aborted = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._header = memoryview(bytearray(wire.STRUCTURED_REPLY.size))
         try:
@@ -101,7 +102,7 @@ class Connection:
                 count = self._socket.recv_into(buffer, 0, socket.MSG_WAITALL)
             except OSError as error:
                 raise self._lost(error) from error
-            if count == 0:
+            if count == 0 or self._aborted:  # part of it may have been thrown away
                 raise ConnectionLost(self.address, "the server closed the connection")
             buffer = buffer[count:]
 
@@ -146,6 +147,7 @@ class Connection:
         Data that nobody will read is thrown away at once. A QEMU (7.2) that waits to send more
         spins until then, and if its job ends meanwhile, its guest stands still.
         """
+        self._aborted = True
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
             while self._socket.recv(_DISCARDED, socket.MSG_DONTWAIT):

@@ -28,7 +28,7 @@ from vm_babysitter.adapters.qemu.qcow2_format import (
 from vm_babysitter.adapters.qemu.shared_work import SharedWork
 from vm_babysitter.adapters.store.files import StoredFile
 from vm_babysitter.domain.blocks import Flagged, Piece, block_count
-from vm_babysitter.domain.errors import ConnectionLost, Damaged, ImageUnreadable, StoreFailed
+from vm_babysitter.domain.errors import ConnectionLost, Damaged, ImageUnreadable
 
 P = TypeVar("P")
 
@@ -47,6 +47,7 @@ class ChainReader:
 
     Raises:
         ImageUnreadable: an image is missing, damaged, or not of our making. Reading too.
+        StoreFailed: it cannot be read. Reading too.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -77,12 +78,13 @@ class ChainReader:
         return self._layers[0].size
 
     def zero_map(self) -> Iterator[Flagged]:
-        """Stream which ranges are stored nowhere, or as zeros."""
+        """Stream which ranges are stored nowhere, or as zeros; none is longer than 512 MiB."""
         start = 0
-        for zero, lengths in groupby(self._lengths(), key=lambda found: found[0]):
-            end = min(start + sum(length for _, length in lengths), self.size)
-            yield Flagged(start, end, zero)
-            start = end
+        for number in range(-(-block_count(self.size) // TABLE_ENTRIES)):
+            for zero, count in self._zeros_of(number):
+                end = min(start + count * CLUSTER, self.size)
+                yield Flagged(start, end, zero)
+                start = end
 
     def dirty_map(self) -> Iterator[Flagged]:
         """Images of restore points have no bitmaps. Raises ValueError."""
@@ -99,17 +101,15 @@ class ChainReader:
         """End a ``read`` under way, before its next piece."""
         self._aborted = True
 
-    def _lengths(self) -> Iterator[tuple[bool, int]]:
-        """Tell of consecutive ranges whether they are zero, and their length in bytes."""
-        blocks = block_count(self.size)
-        for number in range(-(-blocks // TABLE_ENTRIES)):
-            count = min(TABLE_ENTRIES, blocks - number * TABLE_ENTRIES)
-            table = self._table(number)
-            if table is None:
-                yield True, count * CLUSTER
-                continue
-            for entry in table.entries[:count]:
-                yield entry in _ZERO, CLUSTER
+    def _zeros_of(self, number: int) -> Iterator[tuple[bool, int]]:
+        """Tell of the blocks of one L2 table how many in a row are zero or not."""
+        count = min(TABLE_ENTRIES, block_count(self.size) - number * TABLE_ENTRIES)
+        table = self._table(number)
+        if table is None:
+            yield True, count
+            return
+        for zero, entries in groupby(entry in _ZERO for entry in table.entries[:count]):
+            yield zero, sum(1 for _ in entries)
 
     def _run(self, work: SharedWork[P]) -> None:
         memory = bytearray()
@@ -122,8 +122,6 @@ class ChainReader:
             work.consume(piece, tag, data)
 
     def _fill(self, piece: Piece, data: memoryview) -> None:
-        if self._aborted:
-            raise ConnectionLost(str(self._layers[0].file.path), "reading was stopped")
         done = 0
         for stretch in self._stretches(piece):
             part = data[done : done + stretch.length]
@@ -150,6 +148,8 @@ class ChainReader:
 
     def _table(self, number: int) -> "_Table | None":
         """Return where the blocks of one L2 table lie, None if nowhere."""
+        if self._aborted:
+            raise ConnectionLost(str(self._layers[0].file.path), "reading was stopped")
         with self._lock:
             if number in self._kept:
                 self._kept.move_to_end(number)
@@ -237,10 +237,10 @@ class _Layer:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn what goes wrong with an image into ImageUnreadable."""
+    """Turn what is wrong with an image into ImageUnreadable; a host that fails is no damage."""
     try:
         yield
-    except (Damaged, StoreFailed) as error:
+    except Damaged as error:
         raise ImageUnreadable(str(path), error.reason) from error
     except ValueError as error:
         raise ImageUnreadable(str(path), str(error)) from error

@@ -148,6 +148,8 @@ class StoredFile:
 
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly ``length`` bytes from ``offset``."""
+        if not 0 <= length <= self.size - offset:  # a damaged place must not cost memory
+            raise Damaged(str(self.path), f"it ends at byte {self.size}")
         buffer = bytearray(length)
         self.read_into(offset, memoryview(buffer))
         return bytes(buffer)
