@@ -6,7 +6,6 @@ from pathlib import Path
 from tests.bench.results import Run
 from tests.bench.stage import Stage, remove
 from tests.support.incumbent import Incumbent
-from tests.support.qemu_img import run
 from tests.support.vm import TestVm
 from tests.support.world import environment
 
@@ -78,8 +77,3 @@ class Chains:
         program = [sys.executable, "-m", "vm_babysitter", "--standalone", "--allow-ram-store"]
         place = ["--uri", self.stage.host.uri, "--store", str(self.store)]
         return self.stage.run([*program, *place, *arguments], output, environment())
-
-
-def can_compress() -> bool:
-    """Whether this version of ours knows how to."""
-    return "--compress" in run(sys.executable, "-m", "vm_babysitter", "backup", "--help")

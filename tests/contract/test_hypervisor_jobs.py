@@ -1,5 +1,8 @@
 """What every hypervisor does with backup jobs, checkpoints and bitmaps."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
 import pytest
 
 from tests.support.bench import (
@@ -22,7 +25,7 @@ from tests.support.bench import (
 )
 from tests.support.vm import DiskSpec
 from vm_babysitter.domain.chain import Checkpoint
-from vm_babysitter.domain.errors import HypervisorError
+from vm_babysitter.domain.errors import Cancelled, HypervisorError
 from vm_babysitter.domain.vm import PowerState
 from vm_babysitter.ports import Export, JobKind
 
@@ -127,6 +130,32 @@ class JobContract:
             assert bench.hypervisor.active_job(vm.uuid) is None
             assert not vm.checkpoints()
             assert bitmaps(bench.hypervisor.disk_states(vm.uuid)[0]) == [{}]
+        tracked(bench, vm)
+
+    def test_the_moment_of_a_job_begins_when_all_else_is_done(
+        self, bench: Bench, vm: BenchVm
+    ) -> None:
+        seen = []
+
+        @contextmanager
+        def moment() -> Iterator[None]:
+            seen.append((vm.checkpoints(), vm.has_job()))
+            yield
+            seen.append((vm.checkpoints(), vm.has_job()))
+
+        request = bench.request(FIRST, whole("vda"))
+        bench.hypervisor.begin_backup(vm.uuid, request, moment)
+        assert seen[0] == (vm.checkpoints(), False)
+        assert len(seen) == 2
+
+    def test_moment_that_does_not_come_leaves_nothing(self, bench: Bench, vm: BenchVm) -> None:
+        def moment() -> AbstractContextManager[None]:
+            raise Cancelled
+
+        with pytest.raises(Cancelled):
+            bench.hypervisor.begin_backup(vm.uuid, bench.request(FIRST, whole("vda")), moment)
+        assert (vm.has_job(), vm.checkpoints()) == (False, set())
+        assert bitmaps(bench.hypervisor.disk_states(vm.uuid)[0]) == [{}]
         tracked(bench, vm)
 
     def test_each_disk_has_a_checkpoint_of_its_own_for_no_bitmap_may_fit_two(

@@ -67,9 +67,7 @@ def measured(world: World, *arguments: str) -> Measured:
             try:
                 most = max(most, sum(1 for _ in Path(f"/proc/{process.pid}/fd").iterdir()))
                 # Not of wait4, which counts what our own process had when it forked.
-                found = re.search(
-                    r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text()
-                )
+                state = Path(f"/proc/{process.pid}/status").read_text()
             except OSError:
                 return
             if found := re.search(r"VmHWM:\s+(\d+)", state):

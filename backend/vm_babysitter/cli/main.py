@@ -141,7 +141,7 @@ def plan(session: Session, vm: str, full: bool, as_json: bool) -> None:
     metavar="N",
     default=DEFAULT_RUNS,
     show_default=True,
-    help="Within N backups read everything that is called unchanged again; 0: never.",
+    help="In the course of N backups read once again what is called unchanged; 0: never.",
 )
 @effort_options
 @_JSON

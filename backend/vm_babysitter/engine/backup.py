@@ -1,6 +1,7 @@
 """The backup of one running VM: one atomic job, copied, checked, committed or undone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -210,10 +211,18 @@ class Backup:
                 for d, scratch in zip(disks, attempt.scratch, strict=True)
             ),
         )
-        with quiesced(hypervisor, self._tools.guard, self._observer, vm) as state:
-            self._observer.step("begin")
-            exports = hypervisor.begin_backup(vm.uuid, request)
-            taken = self._tools.clock.now()
+        state = Quiesced(False, "")
+        taken = self._tools.clock.now()
+
+        @contextmanager
+        def moment() -> Iterator[None]:
+            nonlocal state, taken
+            with quiesced(hypervisor, self._tools.guard, self._observer, vm) as state:
+                self._observer.step("begin")
+                yield
+                taken = self._tools.clock.now()
+
+        exports = hypervisor.begin_backup(vm.uuid, request, moment)
         self._observer.step("begun")
         # Right away: metadata that a crash leaves would break removing the VM in Unraid's GUI.
         hypervisor.forget_checkpoints(vm.uuid, checkpoint_prefix(attempt.chain_id))

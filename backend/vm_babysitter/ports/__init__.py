@@ -30,6 +30,7 @@ from vm_babysitter.ports.hypervisor import (
     Export,
     Hypervisor,
     JobKind,
+    Moment,
 )
 from vm_babysitter.ports.store import (
     BlockIndex,
@@ -62,6 +63,7 @@ __all__ = [
     "ImageWriter",
     "IndexWriter",
     "JobKind",
+    "Moment",
     "Observer",
     "OwnImages",
     "Passed",

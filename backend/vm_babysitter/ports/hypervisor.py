@@ -1,6 +1,7 @@
 """What the engine asks of libvirt."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -80,6 +81,10 @@ class Export:
     bitmap: str | None
 
 
+Moment = Callable[[], AbstractContextManager[object]]
+"""Makes the context in which a backup job is started: the guest may be frozen in it."""
+
+
 class Hypervisor(Protocol):
     """libvirt, as far as backups need it. VMs are named by their UUID."""
 
@@ -116,10 +121,13 @@ class Hypervisor(Protocol):
         Returns False if libvirt finds a bitmap missing or broken; it then knows nothing of it.
         """
 
-    def begin_backup(self, uuid: str, request: BackupRequest) -> tuple[Export, ...]:
+    def begin_backup(
+        self, uuid: str, request: BackupRequest, moment: Moment = nullcontext
+    ) -> tuple[Export, ...]:
         """Make the new checkpoints, then start one atomic job over all disks.
 
-        If it is refused, no checkpoint and no bitmap of it stays.
+        Only the start of the job, which is when its content is fixed, is inside of ``moment``.
+        If anything is refused or fails, no checkpoint and no bitmap of the request stays.
         """
 
     def forget_checkpoints(self, uuid: str, prefix: str) -> None:

@@ -2,6 +2,7 @@
 
 import uuid as uuids
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 from tests.support.fakes.disk import FakeBitmap, FakeDisk
@@ -10,7 +11,7 @@ from vm_babysitter.domain.agent import AgentAnswer
 from vm_babysitter.domain.chain import Checkpoint
 from vm_babysitter.domain.errors import Busy, HypervisorError, VmNotFound
 from vm_babysitter.domain.vm import QEMU_RUNS, Disk, DiskState, PowerState, Vm
-from vm_babysitter.ports import ActiveJob, BackupRequest, Belongings, Export, JobKind
+from vm_babysitter.ports import ActiveJob, BackupRequest, Belongings, Export, JobKind, Moment
 
 INTERNAL, INVALID, EXISTS, NO_CHECKPOINT, UNSUPPORTED = 1, 55, 8, 103, 67
 """libvirt's numbers: internal error, operation invalid, invalid argument, ..."""
@@ -168,17 +169,28 @@ class FakeHypervisor(Faults):
         return True
 
     @faulty
-    def begin_backup(self, uuid: str, request: BackupRequest) -> tuple[Export, ...]:
+    def begin_backup(
+        self, uuid: str, request: BackupRequest, moment: Moment = nullcontext
+    ) -> tuple[Export, ...]:
         vm = self._running(uuid, "Starting the backup job")
         self._check(vm, request)
-        exports = {}
-        for wanted in request.disks:
-            disk = vm.disks[wanted.target]
-            changed = None if wanted.since is None else disk.changed_since(wanted.since)
-            exports[wanted.target] = FakeExport(bytes(disk.content), frozenset(disk.data), changed)
-        for name, target in ((d.track, d.target) for d in request.disks if d.track):
+        made = {d.track: d.target for d in request.disks if d.track}
+        for name, target in made.items():
             vm.disks[target].layers[0].bitmaps[name] = FakeBitmap()
             vm.checkpoints[name] = (target,)
+        exports = {}
+        try:
+            with moment():
+                for wanted in request.disks:
+                    disk = vm.disks[wanted.target]
+                    dirty = None if wanted.since is None else disk.changed_since(wanted.since)
+                    content = bytes(disk.content)
+                    exports[wanted.target] = FakeExport(content, frozenset(disk.data), dirty)
+        except Exception:
+            for name, target in made.items():
+                vm.disks[target].layers[0].bitmaps.pop(name, None)
+                vm.checkpoints.pop(name, None)
+            raise
         vm.job = FakeJob(request.socket, tuple(d.scratch for d in request.disks), exports)
         self.files |= {vm.job.socket, *vm.job.scratch}
         return tuple(

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from vm_babysitter.ports import (
     Export,
     ImageInfo,
     JobKind,
+    Moment,
 )
 
 _STATES = {
@@ -172,7 +173,9 @@ class LibvirtHypervisor:
                 return False
             return True
 
-    def begin_backup(self, uuid: str, request: BackupRequest) -> tuple[Export, ...]:
+    def begin_backup(
+        self, uuid: str, request: BackupRequest, moment: Moment = nullcontext
+    ) -> tuple[Export, ...]:
         """See the port."""
         with translated("Starting the backup job", uuid, self._connection.uri):
             domain = self._domain(uuid)
@@ -182,7 +185,8 @@ class LibvirtHypervisor:
                 for name, target in [(d.track, d.target) for d in request.disks if d.track]:
                     text = xml.checkpoint_xml(name, [target], _others(domain, [target]))
                     refused.callback(_delete, domain.checkpointCreateXML(text, 0))
-                domain.backupBegin(backup, None, 0)
+                with moment():
+                    domain.backupBegin(backup, None, 0)
                 refused.pop_all()
         return tuple(
             Export(d.target, d.target, None if d.since is None else f"backup-{d.target}")
