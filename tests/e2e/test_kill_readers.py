@@ -37,7 +37,7 @@ VERIFY = [
     *soak(
         die("call", "QemuImageTool.check"),
         die("return", "QemuImageTool.check"),
-        die("call", "CheckedReading._consume", 3),
+        die("progress", "", 3),
         die("return", "Verify._read_disk", 2),
         die("return", "Verify.all"),
     ),
