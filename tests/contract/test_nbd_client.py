@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,6 +123,28 @@ def test_an_error_of_the_disk_names_offset_and_errno(folder: Path) -> None:
             pytest.raises(TransferFailed, match=r"Reading at offset \d+ .*\(EIO\)"),
         ):
             reader.read(pieces(8 * MIB), lambda *_: None)
+
+
+class Raced(socket.socket):
+    """A socket whose connection is aborted while data is received from it."""
+
+    connection: Connection
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        self.connection.abort()  # which may throw away data from the middle
+        return len(buffer)
+
+
+def test_what_comes_while_a_connection_is_aborted_is_no_data(folder: Path) -> None:
+    with nbdkit(folder, "pattern", "1M") as (address, _):
+        connection = Connection(address, "")
+        raced = Raced(socket.AF_UNIX, socket.SOCK_STREAM)
+        raced.connection = connection
+        connection._socket.close()
+        connection._socket = raced
+        with pytest.raises(ConnectionLost):
+            connection.receive_into(memoryview(bytearray(512)))
+        connection.close()
 
 
 def test_an_error_later_on_stops_all_connections(folder: Path) -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.mounts import ram_disk, read_only
+from tests.support.qemu_img import named, run
+from tests.support.stage import newest
 from tests.support.vm import MIB, VmFactory
 from tests.support.world import World, environment, unchanged
 
@@ -375,3 +377,12 @@ def test_space_that_runs_out_while_restoring(world: World, tmp_path: Path) -> No
         failed = world.call("restore", "house", "latest", "--to", str(place / "x"), expect=1)
         assert "No space left" in failed.stderr
         assert list(place.iterdir()) == []
+
+
+def test_a_restore_needs_no_qemu(world: World, tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    command = world.arguments("restore", "--to", str(to), "--", world.vm.name, "latest")
+    nowhere = {**environment(), "PATH": str(tmp_path)}
+    subprocess.run(command, env=nowhere, cwd=world.folder, check=True)
+    for target, copy in world.references[newest(world)].items():
+        run("qemu-img", "compare", named(to / f"{target}.qcow2"), named(copy, "raw"))

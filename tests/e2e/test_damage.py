@@ -3,14 +3,13 @@
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.support.libvirtd import PrivateLibvirtd
+from tests.support.stage import three_points, with_store_copied
 from tests.support.world import World, unchanged
 
 Damage = Callable[[Path], None]
@@ -66,21 +65,15 @@ damages = pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage._
 @pytest.fixture(scope="module")
 def house(libvirtd: PrivateLibvirtd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A VM with a full and two increments, the data of every disk in all of them."""
-    with closing(World(libvirtd, tmp_path_factory.mktemp("damage") / "w", "house")) as world:
-        for _ in range(3):
-            world.change()
-            world.backup()
+    with three_points(libvirtd, tmp_path_factory.mktemp("damage") / "w") as world:
         yield world
 
 
 @pytest.fixture
 def world(house: World, tmp_path: Path) -> Iterator[World]:
     """The same with a copy of its store, to be damaged."""
-    original, references = house.store, dict(house.references)
-    house.store = tmp_path / "store"
-    shutil.copytree(original, house.store)
-    yield house
-    house.store, house.references = original, references
+    with with_store_copied(house, tmp_path / "store") as world:
+        yield world
 
 
 def file_of(world: World, point: int, name: str) -> Path:

@@ -18,6 +18,7 @@ from tests.support.faulty import Fault
 from tests.support.incumbent import BACKUP, Incumbent
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.qemu_img import named
+from tests.support.stage import three_points, with_store_copied
 from tests.support.vm import MIB, DiskSpec, TestVm, VmFactory, vms_on
 from tests.support.world import World, unchanged
 
@@ -31,21 +32,15 @@ DOCUMENTED = "1.9.15"
 @pytest.fixture(scope="module")
 def house(libvirtd: PrivateLibvirtd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A VM with a full and two increments."""
-    with closing(World(libvirtd, tmp_path_factory.mktemp("peer") / "w", "house")) as world:
-        for _ in range(3):
-            world.change()
-            world.backup()
+    with three_points(libvirtd, tmp_path_factory.mktemp("peer") / "w") as world:
         yield world
 
 
 @pytest.fixture
 def world(house: World, tmp_path: Path) -> Iterator[World]:
     """The same with a copy of its store, to be damaged."""
-    original, references = house.store, dict(house.references)
-    house.store = tmp_path / "store"
-    shutil.copytree(original, house.store)
-    yield house
-    house.store, house.references = original, references
+    with with_store_copied(house, tmp_path / "store") as world:
+        yield world
 
 
 @pytest.fixture

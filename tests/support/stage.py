@@ -1,6 +1,9 @@
 """A world that many tests use one after the other, because making one takes seconds."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +43,26 @@ class Stage:
         if self.world is not None:
             self.world.close()
             self.world = None
+
+
+@contextmanager
+def three_points(host: PrivateLibvirtd, folder: Path) -> Iterator[World]:
+    """A VM with a full and two increments, the data of every disk in all of them."""
+    with closing(World(host, folder, "house")) as world:
+        for _ in range(3):
+            world.change()
+            world.backup()
+        yield world
+
+
+@contextmanager
+def with_store_copied(world: World, to: Path) -> Iterator[World]:
+    """The world with a copy of its store, to be damaged."""
+    original, references = world.store, dict(world.references)
+    world.store = to
+    shutil.copytree(original, to)
+    yield world
+    world.store, world.references = original, references
 
 
 def newest(world: World) -> str:

@@ -393,9 +393,11 @@ class FullStore(LocalStore):
     """A backup folder with too little space."""
 
     free = 0
+    device = 2
+    """Another one than that of the VM's disks."""
 
     def room(self) -> Room:
-        return Room(self.free, 100 * BLOCK, 2)
+        return Room(self.free, 100 * BLOCK, self.device)
 
 
 def test_too_little_space_for_a_full_is_found_before_anything_is_copied(
@@ -410,6 +412,17 @@ def test_too_little_space_for_a_full_is_found_before_anything_is_copied(
     assert world.exports.readers["vda"].bytes_read == 0
     assert (world.leftovers(), world.chains()) == ([], ())
     store.free += 1
+    exact(world, world.backup())
+
+
+def test_a_full_leaves_what_scratch_needs_on_the_pool_of_the_disks(world: EngineWorld) -> None:
+    store = world.store = FullStore(world.path, "id", Qcow2Writer, digest_file)
+    store.device = world.places.rooms[0].device
+    store.free = (16 << 20) + 3 * BLOCK
+    with pytest.raises(NotEnoughSpace) as caught:
+        world.backup()
+    assert caught.value.needed > store.free
+    store.free += BLOCK
     exact(world, world.backup())
 
 

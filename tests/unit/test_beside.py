@@ -209,9 +209,11 @@ def test_a_tpm_file_that_is_a_link_is_left_out_with_a_warning(
     assert "is a link" in warning
 
 
-def test_what_libvirt_keeps_elsewhere_is_a_warning(world: EngineWorld) -> None:
+def test_what_libvirt_keeps_elsewhere_is_a_warning_once_in_a_chain(world: EngineWorld) -> None:
     world.vm.belongings = replace(world.vm.belongings, out_of_reach=("far away",))
     assert world.backup().point.warnings == ("far away",)
+    assert world.backup().point.warnings == ()
+    assert world.backup(force_full=True).point.warnings == ("far away",)
 
 
 def test_a_saved_memory_state_is_a_warning(world: EngineWorld) -> None:

@@ -1,5 +1,7 @@
 """Cleaning up: all that is ours, nothing that is not, and again if it was interrupted."""
 
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 from tests.support.engine_world import EngineWorld, bitmaps_of
 from tests.support.fakes.disk import FakeBitmap, FakeDisk
 from tests.support.fakes.faults import Faults
-from tests.support.fakes.hypervisor import FakeJob
+from tests.support.fakes.hypervisor import FakeHypervisor, FakeJob
 from tests.support.points import attempt as an_attempt
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.adapters.store.local import LocalStore
@@ -313,3 +315,31 @@ def test_forgetting_drops_metadata_of_ours_and_keeps_bitmaps(world: EngineWorld)
     world.reconciler().forget(world.vm.describe())
     assert set(world.vm.checkpoints) == set(FOREIGN)
     assert name in world.bitmaps()
+
+
+class Slow(FakeHypervisor):
+    """Takes its time, and counts who is inside."""
+
+    inside = most = 0
+
+    def active_job(self, uuid: str) -> ActiveJob | None:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        time.sleep(0.05)
+        self.inside -= 1
+        return super().active_job(uuid)
+
+
+def test_ending_an_attempt_is_done_by_one_at_a_time(ram_path: Path) -> None:
+    """The guard of a backup may be at it when the backup gets to it."""
+    hypervisor = Slow()
+    world = EngineWorld(ram_path, hypervisor=hypervisor)
+    reconciler, vm = world.reconciler(), world.vm.describe()
+    attempt = replace(an_attempt(), vm_uuid=vm.uuid)
+    threads = [threading.Thread(target=reconciler.end_job, args=(vm, attempt)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert hypervisor.calls.count("active_job") == 3
+    assert hypervisor.most == 1

@@ -1,5 +1,7 @@
 """Cleans up what an earlier attempt left: only what is provably ours."""
 
+import threading
+
 from vm_babysitter.domain.backup_plan import bitmaps_of, live_chain, removable_bitmaps
 from vm_babysitter.domain.chain import Attempt, Chain, ChainState, checkpoint_prefix
 from vm_babysitter.domain.vm import QEMU_RUNS, PowerState, Vm
@@ -16,6 +18,7 @@ class Reconciler:
         self._store = store
         self._places = places
         self._observer = observer
+        self._ending = threading.Lock()
         self.resumed = False
         """Whether a VM was found paused for want of space and made to go on."""
 
@@ -70,6 +73,10 @@ class Reconciler:
         A VM that QEMU paused for want of space goes on, once the scratch files are gone. Needs
         no store, which may be what has failed. Returns whether the VM's QEMU runs.
         """
+        with self._ending:  # the guard of a backup may be at it, too
+            return self._end_job(vm, attempt)
+
+    def _end_job(self, vm: Vm, attempt: Attempt) -> bool:
         job = self._hypervisor.active_job(vm.uuid)
         if job is not None and job.kind is JobKind.BACKUP and job.socket == attempt.socket:
             self._hypervisor.end_backup(vm.uuid)

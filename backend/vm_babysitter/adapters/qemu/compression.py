@@ -65,7 +65,7 @@ def expand(kind: int, data: bytes, size: int) -> bytes:
     try:
         if kind == Zstd.type:
             if zstandard.get_frame_parameters(data).content_size != size:
-                raise ValueError("compressed data is damaged (it has another length)")
+                raise ValueError("compressed data is damaged (it tells of another length)")
             found = zstandard.ZstdDecompressor().decompressobj().decompress(data)
         elif kind == Zlib.type:
             found = zlib.decompressobj(-15).decompress(data, size)
