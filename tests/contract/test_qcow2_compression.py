@@ -5,7 +5,6 @@ import json
 import random
 import struct
 import tempfile
-import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +23,7 @@ from tests.support.layers import (
     write_chain,
     write_layer,
 )
+from tests.support.memory import peak_memory
 from tests.support.qemu_img import assert_clean, assert_same, info, named, run
 from tests.support.read_qcow2 import read_layers
 from vm_babysitter.adapters.fingerprint import fingerprint, fingerprints
@@ -31,6 +31,7 @@ from vm_babysitter.adapters.qemu.compression import Compression, Zlib, Zstd
 from vm_babysitter.adapters.qemu.qcow2_format import CLUSTER
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.domain.blocks import BLOCK_SIZE, ZERO_HASH, block_count, block_length
+from vm_babysitter.ports import WrittenFile
 
 MIB = 1 << 20
 TIB = 1 << 40
@@ -301,13 +302,14 @@ def test_memory_does_not_grow_with_the_map(tmp_path: Path) -> None:
     hashes = list(fingerprints(data))
     writer = Qcow2Writer(path, size, compression=Zstd())
     writer.map_data(0, writer.append(data, hashes), 2)  # makes zstd's own working space
-    tracemalloc.start()
-    for block in range(5, block_count(size) - 1, step):
-        writer.map_data(block, writer.append(data, hashes), 2)
-        writer.map_zero(block + 7, 3)
-    written = writer.finish()
-    _now, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+
+    def write() -> WrittenFile:
+        for block in range(5, block_count(size) - 1, step):
+            writer.map_data(block, writer.append(data, hashes), 2)
+            writer.map_zero(block + 7, 3)
+        return writer.finish()
+
+    peak, written = peak_memory(write)
     assert peak < 1.5 * MIB
     assert written.digest == digest_file(path)
     assert_clean(path)

@@ -4,7 +4,6 @@ import itertools
 import os
 import random
 import tempfile
-import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,13 +21,14 @@ from tests.support.layers import (
     write_chain,
     write_layer,
 )
+from tests.support.memory import peak_memory
 from tests.support.qemu_img import assert_clean, assert_same, image_map, info, named, run
 from vm_babysitter.adapters.fingerprint import fingerprint, fingerprints
 from vm_babysitter.adapters.qemu.qcow2_format import CLUSTER, refcount_clusters
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.domain.blocks import BLOCK_SIZE, ZERO_HASH, block_count, block_length
 from vm_babysitter.domain.errors import Damaged, StoreFailed
-from vm_babysitter.ports import ImageWriter
+from vm_babysitter.ports import ImageWriter, WrittenFile
 
 MIB = 1 << 20
 TIB = 1 << 40
@@ -355,14 +355,15 @@ def test_memory_does_not_grow_with_the_map(tmp_path: Path) -> None:
     path, size, step = tmp_path / "vda.qcow2", 4 * TIB, TABLE * 8
     data = content("same")
     hashes = [fingerprint(data)]
-    tracemalloc.start()
-    writer = Qcow2Writer(path, size)
-    for block in range(5, block_count(size), step):
-        writer.map_data(block, writer.append(memoryview(data), hashes), 1)
-        writer.map_zero(block + 7, 3)
-    written = writer.finish()
-    _now, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+
+    def write() -> WrittenFile:
+        writer = Qcow2Writer(path, size)
+        for block in range(5, block_count(size), step):
+            writer.map_data(block, writer.append(memoryview(data), hashes), 1)
+            writer.map_zero(block + 7, 3)
+        return writer.finish()
+
+    peak, written = peak_memory(write)
     assert peak < MIB
     assert written.size > 128 * MIB
     assert written.digest == digest_file(path)

@@ -1,13 +1,13 @@
 """Extents become runs of blocks: compared with models that are too simple to be wrong."""
 
 import itertools
-import tracemalloc
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.memory import peak_memory
 from vm_babysitter.domain.blocks import (
     BLOCK_SIZE,
     Action,
@@ -199,10 +199,10 @@ def test_a_fragmented_disk_takes_no_memory_for_its_fragments() -> None:
         for n in range(count):
             yield Extent(n * BLOCK_SIZE, (n + 1) * BLOCK_SIZE, bool(n % 2), bool(n % 3))
 
-    tracemalloc.start()
-    blocks = sum(r.end - r.first for r in block_runs(fragments(), count * BLOCK_SIZE))
-    _now, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    def work() -> int:
+        return sum(r.end - r.first for r in block_runs(fragments(), count * BLOCK_SIZE))
+
+    peak, blocks = peak_memory(work)
     assert blocks == count
     assert peak < 64 * 1024
 
