@@ -9,11 +9,14 @@ from vm_babysitter import __version__
 from vm_babysitter.adapters.clock import SystemClock
 from vm_babysitter.adapters.fingerprint import fingerprint
 from vm_babysitter.adapters.freeze_guard import WatchdogGuard
+from vm_babysitter.adapters.image_lock import is_written
 from vm_babysitter.adapters.libvirt.connection import Connection
 from vm_babysitter.adapters.libvirt.hypervisor import LibvirtHypervisor
 from vm_babysitter.adapters.priority import lowered
 from vm_babysitter.adapters.qemu.compression_probe import choose_compression
 from vm_babysitter.adapters.qemu.exports import NbdExports
+from vm_babysitter.adapters.qemu.offline_bitmaps import QemuOfflineBitmaps
+from vm_babysitter.adapters.qemu.offline_disks import ImageDisks
 from vm_babysitter.adapters.qemu.open_image import QemuImageTool
 from vm_babysitter.adapters.qemu.own_images import FileImages
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
@@ -29,7 +32,7 @@ from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.pace import Pace
 from vm_babysitter.engine.planning import Planner
 from vm_babysitter.engine.restore import Restore
-from vm_babysitter.engine.tools import ReadTools, Tools
+from vm_babysitter.engine.tools import ReadTools, Sight, Tools
 from vm_babysitter.engine.verify import Verify
 from vm_babysitter.ports import Hypervisor, Observer, Priority
 
@@ -72,7 +75,9 @@ class Standalone:
         """Plan backups of the VMs there are; nothing is created."""
         store = self.store() if self._has_store() else None
         with self.hypervisor() as hypervisor:
-            yield Planner(hypervisor, store), hypervisor
+            offline = ImageDisks(self._images, is_written)
+            sight = Sight(hypervisor, offline, LocalSideFiles(), fingerprint)
+            yield Planner(sight, store), hypervisor
 
     @contextmanager
     def backup(self, effort: Effort = FULL_SPEED, *, compress: bool = False) -> Iterator[Backup]:
@@ -82,6 +87,8 @@ class Standalone:
             tools = Tools(
                 hypervisor=hypervisor,
                 exports=NbdExports(),
+                offline=ImageDisks(self._images, is_written),
+                bitmaps=QemuOfflineBitmaps(is_written),
                 places=Workspace(self._runtime, store.path),
                 side_files=LocalSideFiles(),
                 guard=WatchdogGuard(self._runtime, self._place.uri),

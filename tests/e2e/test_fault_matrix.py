@@ -100,7 +100,10 @@ class Case:
     what: Disturbance
     when: Fault
     ends: int
-    """The exit code: 1 failed and made no point, 3 made one and left some cleaning up."""
+    """The exit code: 1 failed and made no point, 3 made one and left some cleaning up.
+
+    0 made one: of the VM that is off now, unless that is all the same to a backup.
+    """
     then: str = "bitmap"
     """How the next backup reads: what QEMU had tracked may be lost, what was stored is not."""
     soak: bool = False
@@ -111,15 +114,15 @@ class Case:
 
 CASES = [
     # what                      when         ends  then
-    Case(qemu_is_killed, BEFORE_JOB, 1, "scan"),
-    Case(qemu_is_killed, JOB_BEGUN, 1, "scan", soak=True),
-    Case(qemu_is_killed, MID_COPY, 1, "scan", soak=True),
-    Case(qemu_is_killed, ONE_COPIED, 1, "scan", soak=True),
+    Case(qemu_is_killed, BEFORE_JOB, 0),
+    Case(qemu_is_killed, JOB_BEGUN, 0, soak=True),
+    Case(qemu_is_killed, MID_COPY, 0, soak=True),
+    Case(qemu_is_killed, ONE_COPIED, 0, soak=True),
     Case(qemu_is_killed, ALL_COPIED, 3, "scan"),
     Case(qemu_is_killed, COMMITTED, 3, "scan", soak=True),
     Case(qemu_is_killed, TIDYING, 3, "scan", soak=True),
-    Case(vm_is_off, BEFORE_JOB, 1, soak=True),
-    Case(vm_is_switched_off, MID_COPY, 1),
+    Case(vm_is_off, BEFORE_JOB, 0, soak=True),
+    Case(vm_is_switched_off, MID_COPY, 0),
     Case(vm_is_switched_off, ALL_COPIED, 3),
     Case(vm_is_switched_off, TIDYING, 3, soak=True),
     Case(libvirtd_restarts, BEFORE_JOB, 1),
@@ -197,6 +200,8 @@ def test_whatever_fails_the_chain_is_whole_and_the_next_backup_exact(
             world.change()  # the point does not have it
         with case.what(world):
             backup.go_on(expect=case.ends)
+    if "backed up once more" in backup.err:
+        copies = world.copies()
     note_points(world, copies, made=int(case.ends != 1))
     goes_on(world, case.then)
     if case.then == "scan":  # the bitmap of the point before that is lost with QEMU, too

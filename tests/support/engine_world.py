@@ -14,6 +14,7 @@ from tests.support.fakes.exports import FakeDiskExports
 from tests.support.fakes.guard import FakeFreezeGuard
 from tests.support.fakes.hypervisor import FakeHypervisor, FakeVm
 from tests.support.fakes.observer import RecordingObserver
+from tests.support.fakes.offline import FakeOfflineBitmaps, FakeOfflineDisks
 from tests.support.fakes.places import FakeScratchPlaces
 from tests.support.read_qcow2 import read_layers
 from vm_babysitter.adapters.fingerprint import fingerprint
@@ -68,6 +69,8 @@ class EngineWorld:
 
     def __post_init__(self) -> None:
         self.exports = FakeDiskExports(self.hypervisor)
+        self.offline = FakeOfflineDisks(self.hypervisor)
+        self.offline_bitmaps = FakeOfflineBitmaps(self.hypervisor)
         self.places = FakeScratchPlaces(self.hypervisor.files)
         self.vm: FakeVm = self.hypervisor.add(self.name, FakeDisk(size=5 * 65536 + 512))
         self.store: Store = self.open()
@@ -89,6 +92,8 @@ class EngineWorld:
         return Tools(
             hypervisor=self._mortal(self.hypervisor),
             exports=self._mortal(self.exports),
+            offline=self._mortal(self.offline),
+            bitmaps=self._mortal(self.offline_bitmaps),
             places=self._mortal(self.places),
             side_files=self._mortal(self.side_files),
             guard=self._mortal(self.guard),
@@ -129,7 +134,7 @@ class EngineWorld:
 
     def reconciler(self) -> Reconciler:
         """Return what cleans up."""
-        return Reconciler(self.hypervisor, self.store, self.places, self.observer)
+        return Reconciler(self.tools(), self.store)
 
     def chains(self) -> tuple[Chain, ...]:
         """Return the chains of the VM as the folder has them."""

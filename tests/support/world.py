@@ -74,6 +74,8 @@ class World:
         self.power = "running" if running else "paused"
         self.boot()
         self.allow_ram = True
+        self.path = ""
+        """The PATH of our commands, empty for that of the tests."""
         self.references: dict[str, dict[str, Path]] = {}
         self._chance = random.Random(2026)
         self.change()
@@ -103,7 +105,7 @@ class World:
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment(),
+            env=environment() | ({"PATH": self.path} if self.path else {}),
             cwd=self.folder,
         )
 
@@ -225,9 +227,12 @@ class World:
         assert self.host.call("checkpoints", self.vm.name) == []
         chains = [chain for chain, _ in self.chains()]
         points = [s.point for c in chains if c.state == "live" for s in c.points]
-        newest = sorted(points, key=lambda point: point.taken)[-bitmaps:]
-        checkpoints = [point.checkpoint for point in newest if point.checkpoint]
-        assert self.bitmaps() == {t: {c.bitmap(t) for c in checkpoints} for t in self.vm.disks}
+        points.sort(key=lambda point: point.taken)
+        made = [point.checkpoint for point in points if point.checkpoint]
+        assert self.bitmaps() == {
+            t: {c.bitmap(t) for c in [c for c in made if t in c.disks][-bitmaps:]}
+            for t in self.vm.disks
+        }
         assert not list(self.runtime.glob("*"))
         images = {path.name for path in self.vm.paths.values()}
         assert {path.name for path in self.disks.iterdir()} == images
@@ -241,6 +246,7 @@ class World:
                 path.relative_to(self.store) for path in self.store.glob(f"*/{chain.directory}")
             )
             wanted |= {str(place), str(place / "chain.json")}
+            wanted |= {str(place / "current.json")} if chain.noted else set()
             wanted |= {str(place.parent), str(place.parent / "vm.json")}
             for point in (stored.point for stored in chain.points):
                 names = ["", "point.json", *(file.name for file in point.files)]

@@ -18,7 +18,6 @@ from vm_babysitter.domain.errors import (
     HypervisorError,
     StoreFailed,
     TransferFailed,
-    VmNotEligible,
     VmStopped,
 )
 from vm_babysitter.domain.vm import PowerState
@@ -207,25 +206,53 @@ def test_a_manifest_that_cannot_be_written_is_no_point(grown: EngineWorld) -> No
     goes_on(grown)
 
 
-def test_a_vm_that_goes_off_in_the_middle_is_told_as_such(grown: EngineWorld) -> None:
-    grown.observer.at["copy"] = grown.vm.stop
-    with pytest.raises(VmStopped):
-        grown.backup()
+def test_a_vm_that_goes_off_in_the_middle_is_backed_up_off(grown: EngineWorld) -> None:
+    def stop() -> None:
+        if grown.vm.state is not PowerState.OFF:
+            grown.vm.stop()
+
+    grown.observer.at["copy"] = stop
+    result = grown.backup()
+    exact(grown, result)
+    assert result.point.off
+    assert [d.method for d in result.point.disks] == [Method.BITMAP]
+    assert any("switched off or crashed" in note for note in grown.observer.notes)
     grown.observer.at.clear()
     grown.vm.start()
     exact(grown, grown.backup())
 
 
-def test_a_qemu_that_dies_in_the_middle_costs_a_scan_and_no_point(grown: EngineWorld) -> None:
-    grown.observer.at["copy"] = grown.vm.kill
+def test_a_vm_that_never_stays_as_it_is_is_told_as_such(grown: EngineWorld) -> None:
+    def switch() -> None:
+        if grown.vm.state is PowerState.OFF:
+            grown.vm.start()
+        else:
+            grown.vm.stop()
+
+    grown.observer.at["copy"] = switch
     with pytest.raises(VmStopped):
         grown.backup()
+    assert grown.observer.steps.count("copy") == 1 + 3
     grown.observer.at.clear()
-    grown.vm.start()
-    grown.disk.layers[0].bitmaps[FOREIGN] = FakeBitmap()
+    exact(grown, grown.backup())
+
+
+def test_a_qemu_that_dies_in_the_middle_costs_a_scan_and_no_point(grown: EngineWorld) -> None:
+    def kill() -> None:
+        if grown.vm.state is not PowerState.OFF:
+            grown.vm.kill()
+            grown.disk.layers[0].bitmaps[FOREIGN] = FakeBitmap()
+
+    grown.observer.at["copy"] = kill
     result = grown.backup()
     exact(grown, result)
+    assert result.point.off
     assert [d.method for d in result.point.disks] == [Method.SCAN]
+    grown.observer.at.clear()
+    grown.vm.start()
+    result = grown.backup()
+    exact(grown, result)
+    assert [d.method for d in result.point.disks] == [Method.BITMAP]
 
 
 # --- stopping
@@ -289,7 +316,6 @@ def test_the_vm_in_between_may_go_off_and_come_back(grown: EngineWorld) -> None:
     grown.backup_killed_at("copy")
     grown.vm.stop()
     assert [a.directory for c in grown.chains() for a in c.attempts] == ["000001-inc"]
-    with pytest.raises(VmNotEligible):
-        grown.backup()
+    exact(grown, grown.backup())
     grown.vm.start(PowerState.PAUSED)
     exact(grown, grown.backup())

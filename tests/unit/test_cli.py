@@ -90,7 +90,7 @@ class FakeApp:
 
     @contextmanager
     def planner(self) -> Iterator[tuple[Planner, Hypervisor]]:
-        yield Planner(self.world.hypervisor, self.world.store), self.world.hypervisor
+        yield Planner(self.world.tools().sight, self.world.store), self.world.hypervisor
 
     @contextmanager
     def backup(self, effort: Effort, *, compress: bool = False) -> Iterator[Backup]:
@@ -316,7 +316,8 @@ def test_a_backup_tells_its_point_and_what_it_read_and_stored(app: FakeApp) -> N
     assert "128 KiB read, 128 KiB stored" in result.stdout
     assert "Not paused cleanly for the backup: the VM has no guest agent." in result.stdout
     data = app.json("backup", NAME)
-    assert set(data) == {"point", "seconds", "stored_bytes", "left", "vm_resumed", "manifest"}
+    told = {"point", "seconds", "stored_bytes", "left", "vm_resumed", "unchanged", "manifest"}
+    assert set(data) == told
     assert data["point"] == f"{chain.directory}/000001"
     assert data["manifest"]["seq"] == 1
     assert data["manifest"]["disks"][0]["method"] == "bitmap"

@@ -109,6 +109,7 @@ def test_each_error_ends_with_the_promised_code() -> None:
         "vm-not-found": 10,
         "point-not-found": 10,
         "busy": 11,
+        "vm-in-use": 11,
         "unsupported-format": 12,
         "damaged": 12,
         "point-damaged": 12,

@@ -15,7 +15,7 @@ from tests.support.points import attempt as an_attempt
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.adapters.store.local import LocalStore
 from vm_babysitter.domain.chain import Attempt, ChainState
-from vm_babysitter.domain.errors import HypervisorError, StoreFailed
+from vm_babysitter.domain.errors import Busy, HypervisorError, StoreFailed
 from vm_babysitter.domain.vm import PowerState
 from vm_babysitter.ports import ActiveJob, JobKind
 
@@ -243,14 +243,33 @@ def test_a_sweep_killed_half_way_is_done_again(world: EngineWorld) -> None:
     assert only_foreign(world)
 
 
-def test_while_the_vm_is_off_the_mark_stays_and_tells_whose_bitmaps_those_are(
+def test_bitmaps_of_a_vm_that_is_off_are_removed_from_its_images(crashed: EngineWorld) -> None:
+    crashed.vm.stop()
+    reconcile(crashed)
+    assert crashed.offline_bitmaps.calls == ["remove"]
+    assert only_foreign(crashed)
+
+
+def test_where_that_fails_the_mark_stays_and_tells_whose_bitmaps_those_are(
     crashed: EngineWorld,
 ) -> None:
     crashed.vm.stop()
+    crashed.offline_bitmaps.fail["remove"] = Busy("The disk image 'x'", "another has it open")
     reconcile(crashed)
     assert [a.seq for chain in crashed.chains() for a in chain.attempts] == [1]
-    assert crashed.observer.notes == []
+    (note,) = crashed.observer.notes
+    assert "another has it open" in note
     crashed.vm.start(PowerState.PAUSED)
+    reconcile(crashed)
+    assert only_foreign(crashed)
+
+
+def test_so_it_does_where_an_image_is_away(crashed: EngineWorld) -> None:
+    crashed.vm.stop()
+    crashed.disk.unreadable = "No such file or directory"
+    reconcile(crashed)
+    assert [a.seq for chain in crashed.chains() for a in chain.attempts] == [1]
+    crashed.disk.unreadable = ""
     reconcile(crashed)
     assert only_foreign(crashed)
 

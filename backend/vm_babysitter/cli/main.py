@@ -97,7 +97,7 @@ def cli(
     store: Path | None,
     allow_ram_store: bool,
 ) -> None:
-    """Back up running VMs incrementally, verify the backups, and restore them."""
+    """Back up VMs incrementally, verify the backups, and restore them."""
     place = Place(uri, store, allow_ram_store)
     context.obj = Session(context.obj, place, standalone)
 
@@ -120,6 +120,14 @@ def vms(session: Session, as_json: bool) -> None:
 def plan(session: Session, vm: str, full: bool, as_json: bool) -> None:
     """Say what the next backup of VM would do, and why; change nothing."""
     with session.app(as_json=as_json) as app, app.planner() as (planner, hypervisor):
+        known = None if full else planner.unchanged(vm)
+        if known is not None:
+            _print(
+                as_json,
+                lambda: render.unchanged_data(*known),
+                lambda: render.unchanged_text(*known),
+            )
+            return
         found = hypervisor.vm(vm)
         planned = planner.plan(found, force_full=full)
     _print(
@@ -155,11 +163,12 @@ def backup(
     effort: Effort,
     as_json: bool,
 ) -> None:
-    """Make the next restore point of VM while it runs."""
+    """Make the next restore point of VM, running or off, as it is."""
     with session.app(as_json=as_json) as app, app.backup(effort, compress=compress) as work:
         result = work.run(vm, force_full=full, reread_runs=reread_runs)
     _print(as_json, lambda: render.backup_data(result), lambda: render.backup_text(result))
-    if result.point.warnings or result.left or result.vm_resumed:
+    warned = bool(result.point.warnings) and not result.unchanged
+    if warned or result.left or result.vm_resumed:
         raise SystemExit(int(Exit.WARNINGS))
 
 

@@ -1,6 +1,7 @@
 """Results as text for people and as plain data for programs."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import click
@@ -106,28 +107,59 @@ def plan_data(vm: Vm, planned: Planned) -> dict[str, Any]:
     }
 
 
+def unchanged_text(chain: Chain, point: Point) -> str:
+    """Say that the next backup would have nothing to do."""
+    return (
+        f"The next backup of {point.vm_name!r} has nothing to do: it is off and has not changed "
+        f"since restore point {point_name(chain, point.seq)}."
+    )
+
+
+def unchanged_data(chain: Chain, point: Point) -> dict[str, Any]:
+    """Return the same as plain data."""
+    return {
+        "vm": point.vm_name,
+        "uuid": point.vm_uuid,
+        "level": None,
+        "unchanged_since": point_name(chain, point.seq),
+    }
+
+
 def backup_text(result: BackedUp) -> str:
     """Say what a backup came to."""
     point = result.point
+    if result.unchanged:
+        lines = [
+            f"{point.vm_name!r} is off and has not changed: restore point "
+            f"{result.chain}/{point.seq:06d} is current, no new one was needed."
+        ]
+        return "\n".join([*lines, *_backup_warnings(result)])
     read = sum(d.read_bytes for d in point.disks)
     zeroed = sum(d.zeroed_bytes for d in point.disks)
     emptied = f"{format_bytes(zeroed)} have become zero, " if zeroed else ""
     kind = "full backup" if point.level == "full" else "increment"
+    state = " (off)" if point.off else ""
     lines = [
-        f"Restore point {result.chain}/{point.seq:06d} of {point.vm_name!r} is complete: {kind}, "
+        f"Restore point {result.chain}/{point.seq:06d} of {point.vm_name!r}{state} is complete: "
+        f"{kind}, "
         f"{format_bytes(read)} read, {_stored_text(point)}, {emptied}"
         f"{format_duration(result.seconds)}."
     ]
     if not point.quiesced:
         lines.append(f"Not paused cleanly for the backup: {point.quiesce_note}.")
     lines += [f"Warning: {warning}." for warning in point.warnings]
+    return "\n".join([*lines, *_backup_warnings(result)])
+
+
+def _backup_warnings(result: BackedUp) -> list[str]:
+    lines = []
     if result.vm_resumed:
         lines.append(
             "Warning: QEMU had paused the VM for a while: a disk error, or too little space."
         )
     if result.left:
         lines.append(f"Warning: cleaning up is left to the next backup. {result.left}")
-    return "\n".join(lines)
+    return lines
 
 
 def backup_data(result: BackedUp) -> dict[str, Any]:
@@ -138,6 +170,7 @@ def backup_data(result: BackedUp) -> dict[str, Any]:
         "stored_bytes": _stored_bytes(result.point),
         "left": result.left,
         "vm_resumed": result.vm_resumed,
+        "unchanged": result.unchanged,
         "manifest": msgspec.to_builtins(result.point),
     }
 
@@ -150,7 +183,7 @@ def points_text(vms: Sequence[tuple[StoredVm, Sequence[Chain]]]) -> str:
             broken = chain.broken
             for stored in chain.points:
                 point = stored.point
-                state = broken.get(point.seq) or ("archived" if chain.why else "")
+                state = broken.get(point.seq) or _chain_words(chain, point)
                 rows.append((*_point_columns(vm, chain, point), state))
             rows += [
                 (_name(vm), point_name(chain, u.seq), "-", "-", "-", f"damaged: {u.problem}")
@@ -171,6 +204,7 @@ def points_data(vms: Sequence[tuple[StoredVm, Sequence[Chain]]]) -> list[dict[st
             "point": point_name(chain, stored.point.seq),
             "chain_state": chain.state,
             "problem": chain.broken.get(stored.point.seq, ""),
+            "current_as_of": _current_as_of(chain, stored.point),
             "manifest": msgspec.to_builtins(stored.point),
         }
         for vm, chains in vms
@@ -183,12 +217,25 @@ def points_data(vms: Sequence[tuple[StoredVm, Sequence[Chain]]]) -> list[dict[st
             "point": point_name(chain, unreadable.seq),
             "chain_state": chain.state,
             "problem": unreadable.problem,
+            "current_as_of": None,
             "manifest": None,
         }
         for vm, chains in vms
         for chain in chains
         for unreadable in chain.unreadable
     ]
+
+
+def _current_as_of(chain: Chain, point: Point) -> datetime | None:
+    current = chain.current
+    return None if current is None or current.seq != point.seq else current.as_of
+
+
+def _chain_words(chain: Chain, point: Point) -> str:
+    if chain.why:
+        return "archived"
+    until = _current_as_of(chain, point)
+    return "" if until is None else f"unchanged until {until:%Y-%m-%d %H:%M:%S}"
 
 
 def _name(vm: StoredVm) -> str:

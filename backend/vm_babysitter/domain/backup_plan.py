@@ -1,7 +1,7 @@
 """What the next backup of a VM does, disk by disk, and why. Pure."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from vm_babysitter.domain.chain import (
@@ -15,7 +15,17 @@ from vm_babysitter.domain.chain import (
     checkpoint_prefix,
 )
 from vm_babysitter.domain.space import sees_errors
-from vm_babysitter.domain.vm import Bitmap, DiskState, DiskVerdict, Layer, Verdict, worth_mentioning
+from vm_babysitter.domain.vm import (
+    Access,
+    Bitmap,
+    DiskState,
+    DiskVerdict,
+    Layer,
+    Verdict,
+    worth_mentioning,
+)
+
+_SEVERAL_LAYERS = "the VM is off, and only its QEMU merges change tracking over snapshot layers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +83,12 @@ def live_chain(chains: Sequence[Chain]) -> Chain | None:
     return max(live, key=lambda chain: chain.directory, default=None)
 
 
-def plan_backup(
+def plan_backup(  # noqa: PLR0913
     disks: Sequence[DiskVerdict],
     states: Mapping[str, DiskState],
     chain: Chain | None,
     *,
+    access: Access = Access.LIVE,
     force_full: bool = False,
     distrusted: Collection[Distrust] = (),
     left_out: Sequence[DiskVerdict] = (),
@@ -86,8 +97,9 @@ def plan_backup(
 
     Args:
         disks: the disks that belong into a backup, with their verdicts.
-        states: what QEMU says of each disk, by target.
+        states: what QEMU or the images say of each disk, by target.
         chain: the live chain, if there is one.
+        access: how the disks are going to be read.
         force_full: the user wants a new chain.
         distrusted: bitmaps that must not be used although they look well.
         left_out: the VM's other disks; a new chain's first point says so.
@@ -100,7 +112,7 @@ def plan_backup(
         told += [_impatient(d) for d in disks if sees_errors(d.disk.error_policy)]
         return BackupPlan(True, None, reasons, full, tuple(told))
     lineage = chain.lineage(parent.seq)
-    plans = tuple(_plan_disk(d, states, lineage, distrusted) for d in disks)
+    plans = tuple(_plan_disk(d, states, lineage, distrusted, access) for d in disks)
     gone = sorted({d.target for d in parent.disks} - {d.disk.target for d in disks})
     why = {d.disk.target: f": {d.reason}" for d in left_out}
     notes = tuple(f"disk {target} is no longer backed up{why.get(target, '')}" for target in gone)
@@ -166,17 +178,25 @@ def _plan_disk(
     states: Mapping[str, DiskState],
     lineage: Sequence[Point],
     distrusted: Collection[Distrust],
+    access: Access,
 ) -> DiskPlan:
     target = verdict.disk.target
-    parent = lineage[0].disk(target)
+    parent, state = lineage[0].disk(target), states.get(target)
     if parent is None:
         return _full(verdict, states, "this disk is new")
     if verdict.verdict is not Verdict.TRACKED:
         return _disk_plan(verdict, states, Method.SCAN, verdict.reason, parent=parent)
-    since, reason = find_trusted(verdict, states.get(target), lineage, distrusted)
+    since, reason = find_trusted(verdict, state, lineage, distrusted)
     if since is None:
         return _disk_plan(verdict, states, Method.SCAN, reason, parent=parent)
-    return _disk_plan(verdict, states, Method.BITMAP, reason, since, parent)
+    if access is Access.LIVE:
+        return _disk_plan(verdict, states, Method.BITMAP, reason, since, parent)
+    # The image of a VM that is off is not written to while one of its bitmaps still serves.
+    if state is not None and len(state.layers) > 1:
+        plan = _disk_plan(verdict, states, Method.SCAN, _SEVERAL_LAYERS, parent=parent)
+    else:
+        plan = _disk_plan(verdict, states, Method.BITMAP, reason, since, parent)
+    return replace(plan, track=False)
 
 
 def find_trusted(
@@ -288,8 +308,12 @@ def bitmaps_of(
 
     Returns (bitmap's name, targets that have it), sorted by name.
     """
-    each = f"{checkpoint}-"
-    return _bitmaps(states, lambda b: b.name == checkpoint or b.name.startswith(each))
+    return _bitmaps(states, lambda b: belongs_to(b.name, checkpoint))
+
+
+def belongs_to(bitmap: str, checkpoint: str) -> bool:
+    """Whether a bitmap of this name was made by the attempt with this checkpoint."""
+    return bitmap == checkpoint or bitmap.startswith(f"{checkpoint}-")
 
 
 def _bitmaps(

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
+from vm_babysitter.domain.offline import Current
 from vm_babysitter.domain.reread import Reread
 
 MAX_POINTS = 60
@@ -132,6 +133,8 @@ class Point:
     versions: dict[str, str]
     autostart: bool | None = None
     """Whether the VM starts with the host; None where that was not noted."""
+    off: bool = False
+    """Whether the VM was off."""
 
     @property
     def directory(self) -> str:
@@ -205,6 +208,8 @@ class Chain:
     attempts: tuple["Attempt", ...] = ()
     """Unfinished points: what a crash left."""
     unreadable: tuple[UnreadablePoint, ...] = ()
+    noted: Current | None = None
+    """What was noted last of a VM that was off; see ``current``."""
 
     def find(self, seq: int) -> StoredPoint | None:
         """Return the point of this sequence number."""
@@ -216,6 +221,18 @@ class Chain:
         used = [p.point.seq for p in self.points]
         used += [a.seq for a in self.attempts] + [u.seq for u in self.unreadable]
         return max(used, default=-1) + 1
+
+    @property
+    def current(self) -> Current | None:
+        """Until when the newest point is known to be what the VM has; None if nothing tells.
+
+        Only where that point is whole and nothing newer was begun.
+        """
+        newest = self.newest_intact
+        if newest is None or self.noted is None or newest.seq + 1 != self.next_seq:
+            return None
+        same = (self.noted.seq, self.noted.nonce) == (newest.seq, newest.nonce)
+        return self.noted if same else None
 
     @property
     def newest_intact(self) -> Point | None:

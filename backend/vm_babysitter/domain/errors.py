@@ -115,6 +115,19 @@ class VmStopped(BabysitterError):
 
 
 @dataclass(eq=False)
+class VmInUse(BabysitterError):
+    """A VM that was off came into use while it was being backed up."""
+
+    code: ClassVar[str] = "vm-in-use"
+    exit_code: ClassVar[Exit] = Exit.BUSY
+    template: ClassVar[str] = "VM {vm!r}, which was off, came into use during its backup: {reason}."
+    hint_template: ClassVar[str] = "Earlier restore points are unharmed; back it up again."
+    transient: ClassVar[bool] = True
+    vm: str
+    reason: str
+
+
+@dataclass(eq=False)
 class Busy(BabysitterError):
     """Somebody else is working on the same thing."""
 

@@ -18,7 +18,33 @@ class PowerState(StrEnum):
     UNKNOWN = "unknown"
 
 
-QEMU_RUNS = frozenset({PowerState.RUNNING, PowerState.PAUSED, PowerState.STUCK})
+class Access(StrEnum):
+    """How the disks of a VM can be read at one moment."""
+
+    LIVE = "live"
+    """Through its QEMU, whether the guest runs or not."""
+    OFF = "off"
+    """From the images, which nobody has open."""
+    WAIT = "wait"
+    """Not now: it will soon be one of the others."""
+
+
+_ACCESS = {
+    PowerState.RUNNING: Access.LIVE,
+    PowerState.PAUSED: Access.LIVE,
+    PowerState.STUCK: Access.LIVE,
+    PowerState.SUSPENDED: Access.LIVE,
+    PowerState.CRASHED: Access.LIVE,
+    PowerState.OFF: Access.OFF,
+    PowerState.SHUTTING_DOWN: Access.WAIT,
+    PowerState.UNKNOWN: Access.WAIT,
+}
+QEMU_RUNS = frozenset(state for state, access in _ACCESS.items() if access is Access.LIVE)
+
+
+def access_of(state: PowerState) -> Access:
+    """Say how the disks of a VM in this state can be read."""
+    return _ACCESS[state]
 
 
 class DiskKind(StrEnum):
@@ -92,7 +118,7 @@ class Bitmap:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One image of a disk's backing chain as a running QEMU has it."""
+    """One image of a disk's backing chain."""
 
     path: str
     bitmaps: tuple[Bitmap, ...]
@@ -104,7 +130,10 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class DiskState:
-    """What a running QEMU says of one disk: its layers from the active one down."""
+    """What a running QEMU says of one disk, or the images of a VM that is off.
+
+    Its layers are told from the active one down.
+    """
 
     target: str
     identity: str

@@ -1,40 +1,47 @@
-"""The backup of one running VM: one atomic job, copied, checked, committed or undone."""
+"""The backup of one VM: of one moment, copied, checked, committed or undone."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from functools import partial
 
-from vm_babysitter.domain.backup_plan import DiskPlan, Distrust
+from vm_babysitter.domain.backup_plan import Distrust
 from vm_babysitter.domain.chain import (
     Attempt,
     Chain,
     Checkpoint,
     Point,
-    bitmap_name,
+    SavedFile,
     checkpoint_name,
-    checkpoint_prefix,
 )
 from vm_babysitter.domain.errors import (
     BabysitterError,
+    Busy,
     Cancelled,
-    ScratchUnfit,
+    VmInUse,
     VmNotFound,
     VmStopped,
 )
+from vm_babysitter.domain.offline import Evidence
 from vm_babysitter.domain.reread import DEFAULT_RUNS
-from vm_babysitter.domain.vm import PowerState, Vm
-from vm_babysitter.engine.beside import DEFINITION_FILE, Beside
+from vm_babysitter.domain.vm import Access, PowerState, Vm, access_of
+from vm_babysitter.engine.beside import DEFINITION_FILE, Beside, Kept
 from vm_babysitter.engine.disks import CopiedDisks, PointCopier, Terms
+from vm_babysitter.engine.live import LiveSource
+from vm_babysitter.engine.off import OffSource
 from vm_babysitter.engine.planning import Planned, Planner, check_idle
-from vm_babysitter.engine.quiesce import Quiesced, quiesced, thaw_leftovers
+from vm_babysitter.engine.quiesce import thaw_leftovers
 from vm_babysitter.engine.reconcile import Reconciler
+from vm_babysitter.engine.source import Source, Taken
 from vm_babysitter.engine.space_guard import SpaceGuard
 from vm_babysitter.engine.tools import Tools
-from vm_babysitter.ports import BackupRequest, DiskRequest, Export, PointDraft, Store
+from vm_babysitter.engine.unchanged import Unchanged, adds_nothing
+from vm_babysitter.ports import PointDraft, Store
 
 _ADOPT_TRIES = 8
+_TRIES = 3
+"""Attempts at a VM that is started or switched off meanwhile."""
+_PATIENCE = 60.0
+"""Seconds that a VM has to shut down."""
+_POLL = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +55,26 @@ class BackedUp:
     """What of the cleaning up failed and is left to the next backup; empty if nothing."""
     vm_resumed: bool = False
     """Whether QEMU had paused the VM for want of working space, in this backup or one before."""
+    unchanged: bool = False
+    """Whether the VM, which is off, still is what ``point`` holds: no new one was made."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
-    """A job under way and what is known of its moment."""
+class _Wishes:
+    """What is asked of a backup, see ``Backup.run``."""
 
-    attempt: Attempt
-    exports: tuple[Export, ...]
-    taken: datetime
-    quiesced: Quiesced
-    versions: dict[str, str]
+    force_full: bool
+    reread_runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A point as an attempt made it."""
+
+    point: Point
+    evidence: Evidence | None
+    committed: bool
+    """False where it would have added nothing."""
 
 
 class Backup:
@@ -68,13 +84,14 @@ class Backup:
         self._tools = tools
         self._store = store
         self._observer = tools.observer
-        self._reconciler = Reconciler(tools.hypervisor, store, tools.places, tools.observer)
+        self._reconciler = Reconciler(tools, store)
         self._space = SpaceGuard(tools.hypervisor, tools.places, store, tools.cancel)
+        self._unchanged = Unchanged(tools.sight, store)
 
     def run(
         self, name: str, *, force_full: bool = False, reread_runs: int = DEFAULT_RUNS
     ) -> BackedUp:
-        """Back up one VM.
+        """Back up one VM. One that is started or switched off meanwhile is backed up again.
 
         Args:
             name: its name or UUID.
@@ -85,45 +102,79 @@ class Backup:
         Raises:
             BabysitterError: nothing that was there before has changed.
         """
-        hypervisor = self._tools.hypervisor
+        wishes = _Wishes(force_full, reread_runs)
         started = self._tools.clock.now()
         with self._store.lock():
-            self._observer.step("look")
-            vm = hypervisor.vm(name)
-            planner = Planner(hypervisor, self._store)
-            thaw_leftovers(hypervisor, self._tools.guard, self._observer)
-            self._reconciler.reconcile(vm)
-            if self._reconciler.resumed:
-                vm = hypervisor.vm(vm.uuid)
-            check_idle(hypervisor, vm)
-            self._observer.step("plan")
-            try:
-                planned = self._adopt(planner, vm, force_full=force_full)
-                self._observer.step("adopted")
-                chain, attempt = self._new_attempt(vm, planned, started)
-            except BaseException:
-                self._leave(vm)
-                raise
-            try:
-                self._observer.step("mark")
-                point = self._attempt(vm, planned, chain, attempt, reread_runs)
-            except BaseException as error:
-                stopped = self._roll_back(vm, attempt)
-                if (
-                    stopped
-                    and isinstance(error, BabysitterError)
-                    and not isinstance(error, Cancelled)
-                ):
-                    raise VmStopped(vm.name) from error
-                raise
-            left = self._finish(vm, planned, chain, attempt)
+            for left in reversed(range(_TRIES)):
+                try:
+                    result = self._once(name, wishes)
+                    break
+                except (VmInUse, VmStopped) as error:
+                    if not left:
+                        raise
+                    self._observer.note(f"{error.message} It is backed up once more.")
+                    self._tools.cancel.recover()
         seconds = (self._tools.clock.now() - started).total_seconds()
         self._observer.step("done")
-        resumed = self._reconciler.resumed
-        return BackedUp(chain.directory, point, seconds, left, resumed)
+        return replace(result, seconds=seconds, vm_resumed=self._reconciler.resumed)
 
-    def _adopt(self, planner: Planner, vm: Vm, *, force_full: bool) -> Planned:
-        """Plan, and have libvirt validate every bitmap that the plan trusts."""
+    def _once(self, name: str, wishes: _Wishes) -> BackedUp:
+        hypervisor = self._tools.hypervisor
+        self._observer.step("look")
+        thaw_leftovers(hypervisor, self._tools.guard, self._observer)
+        known = None if wishes.force_full else self._unchanged.find(name)
+        if known is not None:
+            chain, point = known
+            return BackedUp(chain.directory, point, 0.0, self._note_again(*known), unchanged=True)
+        vm = self._settled(name)
+        self._reconciler.reconcile(vm)
+        if self._reconciler.resumed:
+            vm = hypervisor.vm(vm.uuid)
+        check_idle(hypervisor, vm)
+        self._observer.step("plan")
+        try:
+            planned = self._adopt(vm, force_full=wishes.force_full)
+            self._observer.step("adopted")
+            chain, attempt = self._new_attempt(vm, planned)
+        except BaseException:
+            self._leave(vm)
+            raise
+        try:
+            self._observer.step("mark")
+            made = self._attempt(vm, planned, chain, attempt, wishes)
+        except BaseException as error:
+            access = self._roll_back(vm, attempt)
+            if _explains(error, vm, access):
+                raise VmStopped(vm.name) from error
+            raise
+        left = self._finish(vm, planned, chain, attempt, made)
+        kept = made.point if made.committed or planned.plan.parent is None else planned.plan.parent
+        return BackedUp(chain.directory, kept, 0.0, left, unchanged=not made.committed)
+
+    def _settled(self, name: str) -> Vm:
+        """Return a VM that neither starts nor stops: one that shuts down is waited for.
+
+        Raises:
+            Busy: it does not come to rest.
+        """
+        vm, waited = self._tools.hypervisor.vm(name), 0.0
+        while access_of(vm.state) is Access.WAIT:
+            if waited >= _PATIENCE:
+                raise Busy(f"VM {vm.name!r}", f"it is {vm.state}")
+            self._tools.cancel.wait(_POLL)
+            waited += _POLL
+            vm = self._tools.hypervisor.vm(vm.uuid)
+        return vm
+
+    def _adopt(self, vm: Vm, *, force_full: bool) -> Planned:
+        """Plan, and have libvirt validate every bitmap that the plan trusts.
+
+        It can do so only while QEMU runs. Of a VM that is off the image itself tells enough:
+        what QEMU has stored in good order is whole.
+        """
+        planner = Planner(self._tools.sight, self._store)
+        if access_of(vm.state) is Access.OFF:
+            return planner.plan(vm, force_full=force_full)
         distrusted: set[Distrust] = set()
         for _ in range(_ADOPT_TRIES):
             planned = planner.plan(vm, force_full=force_full, distrusted=distrusted)
@@ -141,13 +192,16 @@ class Backup:
         }
         return planner.plan(vm, force_full=force_full, distrusted=distrusted | everything)
 
-    def _new_attempt(self, vm: Vm, planned: Planned, started: datetime) -> tuple[Chain, Attempt]:
+    def _new_attempt(self, vm: Vm, planned: Planned) -> tuple[Chain, Attempt]:
         clock, places = self._tools.clock, self._tools.places
+        started = clock.now()
         if planned.plan.new_chain or planned.chain is None:
             chain = self._store.new_chain(vm, clock.new_id(), started)
         else:
             chain = planned.chain
         nonce, seq = clock.new_nonce(), chain.next_seq
+        live = access_of(vm.state) is Access.LIVE
+        disks = planned.plan.disks if live else ()
         return chain, Attempt(
             vm_uuid=vm.uuid,
             chain_id=chain.id,
@@ -155,79 +209,47 @@ class Backup:
             level=planned.plan.level,
             nonce=nonce,
             checkpoint=checkpoint_name(chain.id, seq, nonce),
-            socket=places.socket_path(nonce),
-            scratch=tuple(places.scratch_path(d.path, nonce, d.target) for d in planned.plan.disks),
+            socket=places.socket_path(nonce) if live else "",
+            scratch=tuple(places.scratch_path(d.path, nonce, d.target) for d in disks),
             started=started,
             ran=vm.state is PowerState.RUNNING,
         )
 
+    def _source(self, vm: Vm, planned: Planned, attempt: Attempt) -> Source:
+        plans = planned.plan.disks
+        if access_of(vm.state) is Access.OFF:
+            return OffSource(self._tools, self._space, vm, plans, attempt)
+        return LiveSource(self._tools, self._space, self._reconciler, vm, plans, attempt)
+
     def _attempt(
-        self, vm: Vm, planned: Planned, chain: Chain, attempt: Attempt, reread_runs: int
-    ) -> Point:
+        self, vm: Vm, planned: Planned, chain: Chain, attempt: Attempt, wishes: _Wishes
+    ) -> _Made:
         draft = self._store.begin(chain, attempt)
-        self._probe(attempt)
-        targets = [disk.target for disk in planned.plan.disks]
-        scratch = self._space.check(vm, list(zip(targets, attempt.scratch, strict=True)))
+        source = self._source(vm, planned, attempt)
+        source.prepare()
         beside = Beside(self._tools, vm.uuid, first=planned.plan.new_chain)
-        running = self._begin(vm, planned.plan.disks, attempt)
-        with self._space.watching(vm, scratch, partial(self._reconciler.end_job, vm, attempt)):
+        taken = source.begin()
+        with source.watching():
             kept = beside.save(draft)
             definition = self._tools.hypervisor.definition(vm.uuid)
             self._observer.step("copy")
-            terms = Terms(reread_runs, self._space.reserve(scratch))
+            terms = Terms(wishes.reread_runs, source.reserve())
             copier = self._copier(planned, chain, draft, terms)
             with self._tools.priority():
-                copied = copier.copy(vm, attempt.socket, planned.plan.disks, running.exports)
+                copied = copier.copy(vm, planned.plan.disks, source)
             self._observer.step("save")
             files = (draft.save(DEFINITION_FILE, definition.encode()), *kept.files)
-            point = self._manifest(vm, planned, running, copied)
-            warnings = (*point.warnings, *kept.warnings)
-            point = replace(point, files=files, warnings=warnings, autostart=kept.autostart)
+            point = _manifest(vm, planned, attempt, taken, copied)
+            point = _with_beside(point, files, kept)
+            self._observer.step("confirm")
+            source.confirm()
+            if point.off and adds_nothing(point, planned.plan):
+                return _Made(point, taken.evidence, False)
             self._observer.step("commit")
             self._tools.cancel.check()
-            point = replace(point, finished=self._tools.clock.now())
-            draft.commit(point)
+            draft.commit(replace(point, finished=self._tools.clock.now()))
         self._observer.step("committed")
-        return point
-
-    def _probe(self, attempt: Attempt) -> None:
-        self._observer.step("probe")
-        for path in attempt.scratch:
-            reason = self._tools.places.probe(path)
-            if reason:
-                raise ScratchUnfit(path, reason)
-
-    def _begin(self, vm: Vm, disks: Sequence[DiskPlan], attempt: Attempt) -> _Running:
-        hypervisor = self._tools.hypervisor
-        request = BackupRequest(
-            attempt.socket,
-            tuple(
-                DiskRequest(
-                    d.target,
-                    scratch,
-                    None if d.since is None else d.since.name,
-                    bitmap_name(attempt.checkpoint, d.target) if d.track else None,
-                )
-                for d, scratch in zip(disks, attempt.scratch, strict=True)
-            ),
-        )
-        state = Quiesced(False, "")
-        taken = self._tools.clock.now()
-
-        @contextmanager
-        def moment() -> Iterator[None]:
-            nonlocal state, taken
-            with quiesced(hypervisor, self._tools.guard, self._observer, vm) as state:
-                self._observer.step("begin")
-                yield
-                taken = self._tools.clock.now()
-
-        exports = hypervisor.begin_backup(vm.uuid, request, moment)
-        self._observer.step("begun")
-        # Right away: metadata that a crash leaves would break removing the VM in Unraid's GUI.
-        hypervisor.forget_checkpoints(vm.uuid, checkpoint_prefix(attempt.chain_id))
-        versions = {**self._tools.versions, **hypervisor.versions()}
-        return _Running(attempt, exports, taken, state, versions)
+        return _Made(point, taken.evidence, True)
 
     def _copier(
         self, planned: Planned, chain: Chain, draft: PointDraft, terms: Terms
@@ -236,41 +258,28 @@ class Backup:
         lineage = () if parent is None else chain.lineage(parent.seq)
         return PointCopier(self._tools, self._store, chain, lineage, draft, terms)
 
-    def _manifest(self, vm: Vm, planned: Planned, running: _Running, copied: CopiedDisks) -> Point:
-        attempt, parent = running.attempt, planned.plan.parent
-        tracked = tuple(d.target for d in planned.plan.disks if d.track)
-        created = int(running.taken.timestamp())
-        checkpoint = Checkpoint(attempt.checkpoint, created, tracked, per_disk=True)
-        return Point(
-            vm_uuid=vm.uuid,
-            vm_name=vm.name,
-            chain_id=attempt.chain_id,
-            seq=attempt.seq,
-            nonce=attempt.nonce,
-            level=attempt.level,
-            parent=None if parent is None else parent.seq,
-            started=attempt.started,
-            taken=running.taken,
-            finished=running.taken,
-            disks=copied.disks,
-            files=(),
-            checkpoint=checkpoint if tracked else None,
-            quiesced=running.quiesced.done,
-            quiesce_note=running.quiesced.note,
-            warnings=(*planned.plan.notes, *copied.warnings),
-            versions=running.versions,
-        )
-
-    def _finish(self, vm: Vm, planned: Planned, chain: Chain, attempt: Attempt) -> str:
+    def _finish(self, vm: Vm, planned: Planned, chain: Chain, attempt: Attempt, made: _Made) -> str:
         """End the job of a committed point. Returns what failed; the next run does it again."""
         try:
-            self._reconciler.undo(vm, _with_commit(self._store, vm, chain), attempt)
+            self._reconciler.undo(vm, _as_stored(self._store, vm, chain), attempt)
             self._observer.step("ended")
             if planned.plan.new_chain and planned.chain is not None:
                 why = planned.plan.reasons[0]
                 self._store.archive(vm.uuid, planned.chain, why)
             self._observer.step("tidy")
-            self._reconciler.tidy(vm)
+            if access_of(vm.state) is Access.LIVE:
+                self._reconciler.tidy(vm)
+            point = made.point if made.committed else planned.plan.parent
+            if made.evidence is not None and point is not None:
+                self._unchanged.note(chain, point, made.evidence, self._tools.clock.now())
+        except (BabysitterError, OSError) as error:
+            return str(error)
+        return ""
+
+    def _note_again(self, chain: Chain, point: Point) -> str:
+        """Note that the VM is still what the point holds. Returns what failed."""
+        try:
+            self._unchanged.note_again(chain, point, self._tools.clock.now())
         except (BabysitterError, OSError) as error:
             return str(error)
         return ""
@@ -283,31 +292,70 @@ class Backup:
         except (BabysitterError, OSError) as error:
             self._left(error)
 
-    def _roll_back(self, vm: Vm, attempt: Attempt) -> bool:
+    def _roll_back(self, vm: Vm, attempt: Attempt) -> Access | None:
         """Undo an attempt, first at the VM, then in the store: either may have failed.
 
-        What cannot be undone now is undone by the next run. Returns whether the VM has stopped.
+        What cannot be undone now is undone by the next run. Returns how the VM's disks can be
+        reached, None if that is not known.
         """
         self._observer.step("roll back")
         try:
-            running = self._reconciler.end_job(vm, attempt)
+            access = self._reconciler.end_job(vm, attempt)
         except VmNotFound:
-            running = False
+            access = Access.WAIT
         except (BabysitterError, OSError) as error:
             self._left(error)
-            return False
+            return None
         try:
             for chain in self._store.chains(vm.uuid):
                 if attempt in chain.attempts:
-                    self._reconciler.clear(vm, chain, attempt, running=running)
+                    self._reconciler.clear(vm, chain, attempt, access)
             self._store.remove_empty_chains(vm.uuid)
         except (BabysitterError, OSError) as error:
             self._left(error)
-        return not running
+        return access
 
     def _left(self, error: Exception) -> None:
         self._observer.note(f"Cleaning up is left to the next backup: {error}")
 
 
-def _with_commit(store: Store, vm: Vm, chain: Chain) -> Chain:
+def _as_stored(store: Store, vm: Vm, chain: Chain) -> Chain:
     return next((c for c in store.chains(vm.uuid) if c.id == chain.id), chain)
+
+
+def _explains(error: BaseException, vm: Vm, access: Access | None) -> bool:
+    """Whether an attempt failed because its VM, which ran, is off now."""
+    stopped = access_of(vm.state) is Access.LIVE and access in {Access.OFF, Access.WAIT}
+    return stopped and isinstance(error, BabysitterError) and not isinstance(error, Cancelled)
+
+
+def _manifest(
+    vm: Vm, planned: Planned, attempt: Attempt, taken: Taken, copied: CopiedDisks
+) -> Point:
+    parent, created = planned.plan.parent, int(taken.at.timestamp())
+    checkpoint = Checkpoint(attempt.checkpoint, created, taken.tracked, per_disk=True)
+    return Point(
+        vm_uuid=vm.uuid,
+        vm_name=vm.name,
+        chain_id=attempt.chain_id,
+        seq=attempt.seq,
+        nonce=attempt.nonce,
+        level=attempt.level,
+        parent=None if parent is None else parent.seq,
+        started=attempt.started,
+        taken=taken.at,
+        finished=taken.at,
+        disks=copied.disks,
+        files=(),
+        checkpoint=checkpoint if taken.tracked else None,
+        quiesced=taken.quiesced,
+        quiesce_note=taken.note,
+        warnings=(*planned.plan.notes, *taken.warnings, *copied.warnings),
+        versions=taken.versions,
+        off=access_of(vm.state) is Access.OFF,
+    )
+
+
+def _with_beside(point: Point, files: Sequence[SavedFile], kept: Kept) -> Point:
+    warnings = (*point.warnings, *kept.warnings)
+    return replace(point, files=tuple(files), warnings=warnings, autostart=kept.autostart)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from vm_babysitter.domain.chain import SavedFile
-from vm_babysitter.engine.tools import Tools
+from vm_babysitter.engine.tools import Sight, Tools
 from vm_babysitter.ports import Belongings, PointDraft, SideContent
 
 DEFINITION_FILE = "domain.xml"
@@ -86,6 +86,14 @@ class Beside:
 
     def _read(self, item: _Item) -> SideContent:
         return self._tools.side_files.read(item.path, MAX_BYTES, folder=item.folder)
+
+
+def beside_mark(sight: Sight, uuid: str) -> str:
+    """Return a digest of a VM's definition and of all that it has beside its disks, in hex."""
+    has, read = sight.hypervisor.belongings(uuid), sight.side_files.read
+    contents = [read(item.path, MAX_BYTES, folder=item.folder) for item in _items(has)]
+    told = repr((sight.hypervisor.definition(uuid), has, contents))
+    return sight.fingerprint(memoryview(told.encode())).hex()
 
 
 def where_they_belong(files: Sequence[SavedFile]) -> tuple[str, ...]:

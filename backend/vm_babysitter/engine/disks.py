@@ -1,4 +1,4 @@
-"""Copies all disks of a running backup job into a restore point."""
+"""Copies all disks of a VM into a restore point."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,13 +22,13 @@ from vm_babysitter.engine.copying import (
     touched_map,
 )
 from vm_babysitter.engine.meter import Meter
+from vm_babysitter.engine.source import Source
 from vm_babysitter.engine.survey import Survey, survey
 from vm_babysitter.engine.tools import Tools
 from vm_babysitter.lib.units import format_bytes
 from vm_babysitter.ports import (
     BlockIndex,
     DiskReader,
-    Export,
     PointDraft,
     Store,
 )
@@ -80,15 +80,12 @@ class PointCopier:
         self._meter = Meter(tools.observer)
         self._warnings: list[str] = []
 
-    def copy(
-        self, vm: Vm, socket: str, plans: Sequence[DiskPlan], exports: Sequence[Export]
-    ) -> CopiedDisks:
-        """Copy each disk from its export."""
-        by_target = {export.target: export for export in exports}
+    def copy(self, vm: Vm, plans: Sequence[DiskPlan], source: Source) -> CopiedDisks:
+        """Copy each disk from its source."""
         surely_stored = 0
         for plan in plans:
             with (
-                self._open(socket, by_target[plan.target]) as reader,
+                source.open(plan) as reader,
                 self._tools.cancel.interrupting(reader.abort),
             ):
                 found = survey(
@@ -100,8 +97,7 @@ class PointCopier:
         self._check_space(surely_stored)
         disks = []
         for plan in plans:
-            opener = partial(self._open, socket, by_target[plan.target])
-            disks.append(self._copy_disk(vm, plan, opener))
+            disks.append(self._copy_disk(vm, plan, partial(source.open, plan)))
             self._tools.observer.step(f"copied {plan.target}")
         return CopiedDisks(tuple(disks), tuple(self._warnings))
 
@@ -117,9 +113,6 @@ class PointCopier:
             f"{format_bytes(room.free)}. The backup goes on because it may shrink to that; "
             "if it does not, it is undone."
         )
-
-    def _open(self, socket: str, export: Export) -> AbstractContextManager[DiskReader]:
-        return self._tools.exports.open(socket, export.name, export.bitmap)
 
     def _copy_disk(self, vm: Vm, plan: DiskPlan, opener: Opener) -> PointDisk:
         try:

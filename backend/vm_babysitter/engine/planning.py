@@ -1,20 +1,23 @@
 """Gathers the facts of a VM and has the next backup planned."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from vm_babysitter.domain.backup_plan import BackupPlan, Distrust, live_chain, plan_backup
-from vm_babysitter.domain.chain import Chain, disk_layers
+from vm_babysitter.domain.chain import Chain, Point, disk_layers
 from vm_babysitter.domain.errors import Busy, PointDamaged, VmNotEligible
 from vm_babysitter.domain.vm import (
-    QEMU_RUNS,
+    Access,
     DiskState,
     DiskVerdict,
     Verdict,
     Vm,
+    access_of,
     eligible_disks,
     judge_disk,
 )
+from vm_babysitter.engine.tools import Sight
+from vm_babysitter.engine.unchanged import Unchanged
 from vm_babysitter.ports import Hypervisor, JobKind, Store
 
 
@@ -30,10 +33,6 @@ class Planned:
 
 def check_eligible(vm: Vm) -> tuple[DiskVerdict, ...]:
     """Return the disks that a backup of this VM contains. Raises VmNotEligible."""
-    if vm.state not in QEMU_RUNS:
-        raise VmNotEligible(
-            vm.name, f"it is {vm.state}", "This version backs up VMs that run; start it."
-        )
     for verdict in map(judge_disk, vm.disks):
         if verdict.verdict is Verdict.REFUSED:
             raise VmNotEligible(vm.name, f"disk {verdict.disk.target}: {verdict.reason}")
@@ -59,10 +58,15 @@ def check_idle(hypervisor: Hypervisor, vm: Vm) -> None:
 class Planner:
     """Plans the next backup of a VM; changes nothing."""
 
-    def __init__(self, hypervisor: Hypervisor, store: Store | None) -> None:
+    def __init__(self, sight: Sight, store: Store | None) -> None:
         """``store`` is None where there is no backup folder yet."""
-        self._hypervisor = hypervisor
+        self._sight = sight
+        self._hypervisor = sight.hypervisor
         self._store = store
+
+    def unchanged(self, name: str) -> tuple[Chain, Point] | None:
+        """Return chain and point that make a backup needless, see ``Unchanged.find``."""
+        return None if self._store is None else Unchanged(self._sight, self._store).find(name)
 
     def plan(
         self, vm: Vm, *, force_full: bool = False, distrusted: Collection[Distrust] = ()
@@ -70,17 +74,19 @@ class Planner:
         """Plan the next backup, after the indexes it would build on were checked.
 
         Raises:
-            VmNotEligible, UnsupportedFormat, Damaged.
+            VmNotEligible, Busy, ImageUnreadable, UnsupportedFormat, Damaged.
         """
         disks = check_eligible(vm)
         left_out = [v for v in map(judge_disk, vm.disks) if v.verdict is Verdict.LEFT_OUT]
-        states = {s.target: s for s in self._hypervisor.disk_states(vm.uuid)}
+        access = access_of(vm.state)
+        states = self._states(vm, disks, access)
         chain = live_chain(self._store.chains(vm.uuid)) if self._store else None
         while True:
             plan = plan_backup(
                 disks,
                 states,
                 chain,
+                access=access,
                 force_full=force_full,
                 distrusted=distrusted,
                 left_out=left_out,
@@ -89,6 +95,13 @@ class Planner:
             if damage is None or chain is None:
                 return Planned(plan, chain, disks, states)
             chain = chain.with_problem(damage.seq, damage.reason)
+
+    def _states(self, vm: Vm, disks: Sequence[DiskVerdict], access: Access) -> dict[str, DiskState]:
+        if access is Access.WAIT:
+            raise Busy(f"VM {vm.name!r}", f"it is {vm.state}")
+        if access is Access.OFF:
+            return {d.disk.target: self._sight.offline.look(d.disk).state for d in disks}
+        return {s.target: s for s in self._hypervisor.disk_states(vm.uuid)}
 
     def _damaged_index(self, vm: Vm, chain: Chain | None, plan: BackupPlan) -> PointDamaged | None:
         """Return what is wrong with the block indexes that the plan builds on, if anything."""

@@ -1,23 +1,39 @@
 """Cleans up what an earlier attempt left: only what is provably ours."""
 
 import threading
+from pathlib import Path
 
-from vm_babysitter.domain.backup_plan import bitmaps_of, live_chain, removable_bitmaps
+from vm_babysitter.domain.backup_plan import (
+    belongs_to,
+    bitmaps_of,
+    live_chain,
+    removable_bitmaps,
+)
 from vm_babysitter.domain.chain import Attempt, Chain, ChainState, checkpoint_prefix
-from vm_babysitter.domain.vm import QEMU_RUNS, PowerState, Vm
-from vm_babysitter.ports import Hypervisor, JobKind, Observer, ScratchPlaces, Store
+from vm_babysitter.domain.errors import BabysitterError
+from vm_babysitter.domain.vm import (
+    Access,
+    PowerState,
+    Verdict,
+    Vm,
+    access_of,
+    eligible_disks,
+    judge_disk,
+)
+from vm_babysitter.engine.tools import Tools
+from vm_babysitter.ports import JobKind, Store
 
 
 class Reconciler:
     """Undoes attempts and removes change tracking that serves nothing any more."""
 
-    def __init__(
-        self, hypervisor: Hypervisor, store: Store, places: ScratchPlaces, observer: Observer
-    ) -> None:
-        self._hypervisor = hypervisor
+    def __init__(self, tools: Tools, store: Store) -> None:
+        self._hypervisor = tools.hypervisor
+        self._offline = tools.offline
+        self._bitmaps = tools.bitmaps
+        self._places = tools.places
+        self._observer = tools.observer
         self._store = store
-        self._places = places
-        self._observer = observer
         self._ending = threading.Lock()
         self.resumed = False
         """Whether a VM was found paused for want of space and made to go on."""
@@ -52,36 +68,39 @@ class Reconciler:
         """End an attempt: of one that was committed, only its job and working files remain.
 
         The attempt's mark in the store goes last: killed in between, the next run does it again.
-        While the VM is off it stays: only a running QEMU removes bitmaps from the images, and
-        without the mark nobody would know whose they are.
+        It stays where bitmaps of the attempt cannot be removed now: without it nobody would
+        know whose they are.
 
         Returns whether nothing is left to be done.
         """
-        running = self.end_job(vm, attempt)
-        self.clear(vm, chain, attempt, running=running)
-        return running
+        return self.clear(vm, chain, attempt, self.end_job(vm, attempt))
 
-    def clear(self, vm: Vm, chain: Chain, attempt: Attempt, *, running: bool) -> None:
-        """Remove the bitmaps and the files of an attempt whose job has ended, then its mark."""
-        if running and not _committed(chain, attempt):
-            self._remove_bitmaps(vm, attempt.checkpoint)
-        self._store.sweep(attempt, keep_mark=not running)
+    def clear(self, vm: Vm, chain: Chain, attempt: Attempt, access: Access) -> bool:
+        """Remove the bitmaps and the files of an attempt whose job has ended, then its mark.
 
-    def end_job(self, vm: Vm, attempt: Attempt) -> bool:
+        Returns whether nothing is left to be done.
+        """
+        done = _committed(chain, attempt) or self._remove_bitmaps(vm, attempt, access)
+        self._store.sweep(attempt, keep_mark=not done)
+        return done
+
+    def end_job(self, vm: Vm, attempt: Attempt) -> Access:
         """End an attempt as far as the host goes: its job, metadata, scratch and socket.
 
         A VM that QEMU paused for want of space goes on, once the scratch files are gone. Needs
-        no store, which may be what has failed. Returns whether the VM's QEMU runs.
+        no store, which may be what has failed. Returns how the VM's disks can be reached.
         """
         with self._ending:  # the guard of a backup may be at it, too
             return self._end_job(vm, attempt)
 
-    def _end_job(self, vm: Vm, attempt: Attempt) -> bool:
-        job = self._hypervisor.active_job(vm.uuid)
-        if job is not None and job.kind is JobKind.BACKUP and job.socket == attempt.socket:
-            self._hypervisor.end_backup(vm.uuid)
+    def _end_job(self, vm: Vm, attempt: Attempt) -> Access:
+        if attempt.socket:  # else it was to read the images of a VM that is off
+            job = self._hypervisor.active_job(vm.uuid)
+            if job is not None and job.kind is JobKind.BACKUP and job.socket == attempt.socket:
+                self._hypervisor.end_backup(vm.uuid)
+            self._places.remove(attempt.socket, attempt.nonce)
         self._hypervisor.forget_checkpoints(vm.uuid, checkpoint_prefix(attempt.chain_id))
-        for path in (*attempt.scratch, attempt.socket):
+        for path in attempt.scratch:
             self._places.remove(path, attempt.nonce)
         if attempt.ran and self._hypervisor.power(vm.uuid) is PowerState.STUCK:
             self._hypervisor.resume(vm.uuid)
@@ -90,7 +109,7 @@ class Reconciler:
                 "QEMU had paused the VM because of a disk error during the backup, for want of "
                 "working space most likely; it goes on now."
             )
-        return self._hypervisor.power(vm.uuid) in QEMU_RUNS
+        return access_of(self._hypervisor.power(vm.uuid))
 
     def tidy(self, vm: Vm) -> None:
         """Remove our bitmaps that no further backup will use."""
@@ -98,10 +117,35 @@ class Reconciler:
         for name, targets in removable_bitmaps(states, self._store.chains(vm.uuid)):
             self._hypervisor.remove_bitmaps(vm.uuid, name, targets)
 
-    def _remove_bitmaps(self, vm: Vm, checkpoint: str) -> None:
+    def _remove_bitmaps(self, vm: Vm, attempt: Attempt, access: Access) -> bool:
+        """Remove the bitmaps that an attempt made. Returns whether none is left."""
+        if access is Access.WAIT:
+            return False
+        if access is Access.OFF:
+            return self._remove_from_images(vm, attempt)
         states = self._hypervisor.disk_states(vm.uuid)
-        for name, targets in bitmaps_of(states, checkpoint):
+        for name, targets in bitmaps_of(states, attempt.checkpoint):
             self._hypervisor.remove_bitmaps(vm.uuid, name, targets)
+        return True
+
+    def _remove_from_images(self, vm: Vm, attempt: Attempt) -> bool:
+        """Do so while the VM is off, if nobody has the images open; else it waits.
+
+        Mostly there are none: QEMU stores the bitmaps that a job made only when it ends well.
+        """
+        if any(judge_disk(disk).verdict is Verdict.REFUSED for disk in vm.disks):
+            return False  # an image that is away for now may have some
+        try:
+            for verdict in eligible_disks(vm):
+                state = self._offline.look(verdict.disk).state
+                for layer in state.layers:
+                    for bitmap in layer.bitmaps:
+                        if belongs_to(bitmap.name, attempt.checkpoint):
+                            self._bitmaps.remove(Path(layer.path), bitmap.name)
+        except BabysitterError as error:
+            self._observer.note(f"Removing change tracking waits until the VM runs: {error}")
+            return False
+        return True
 
 
 def _committed(chain: Chain, attempt: Attempt) -> bool:

@@ -93,9 +93,11 @@ class SpaceGuard:
 
     @contextmanager
     def watching(
-        self, vm: Vm, scratch: Sequence[Scratch], end: Callable[[], object]
+        self, vm: Vm, scratch: Sequence[Scratch], end: Callable[[], object], *more: Look
     ) -> Iterator[None]:
         """Stop the job, by way of its ``cancel``, when space runs out during the context.
+
+        Or when one of ``more`` finds a problem.
 
         Also when QEMU has paused the VM all the same. Where the job does not stop, because it
         waits for a folder that does not answer, ``end`` is called: it ends the VM's part.
@@ -107,7 +109,11 @@ class SpaceGuard:
             group.cautious |= place.cautious
         over = threading.Event()
         groups = list(watched.values())
-        looks = [partial(self._look_at_scratch, groups), partial(self._look_at_store, scratch)]
+        looks = [
+            partial(self._look_at_scratch, groups),
+            partial(self._look_at_store, scratch),
+            *more,
+        ]
         if vm.state is not PowerState.STUCK:
             looks.append(partial(self._look_at_vm, vm, groups))
         threads = [  # apart from each other: a folder or a libvirt may not answer

@@ -13,10 +13,22 @@ from vm_babysitter.ports import (
     Hypervisor,
     ImageTool,
     Observer,
+    OfflineBitmaps,
+    OfflineDisks,
     Priority,
     ScratchPlaces,
     SideFiles,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What it takes to look at VMs, running or off."""
+
+    hypervisor: Hypervisor
+    offline: OfflineDisks
+    side_files: SideFiles
+    fingerprint: Fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +37,8 @@ class Tools:
 
     hypervisor: Hypervisor
     exports: DiskExports
+    offline: OfflineDisks
+    bitmaps: OfflineBitmaps
     places: ScratchPlaces
     side_files: SideFiles
     guard: FreezeGuard
@@ -39,6 +53,11 @@ class Tools:
     """Whether the images of points are compressed: their size is not known before."""
     versions: dict[str, str] = field(default_factory=dict)
     """Our own version and such, kept in each point."""
+
+    @property
+    def sight(self) -> Sight:
+        """What of it only looks."""
+        return Sight(self.hypervisor, self.offline, self.side_files, self.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)

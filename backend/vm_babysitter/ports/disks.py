@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from vm_babysitter.domain.blocks import Flagged, Piece
+from vm_babysitter.domain.offline import Stamp
+from vm_babysitter.domain.vm import Disk, DiskState
 from vm_babysitter.ports.store import ImageWriter
 
 P = TypeVar("P")
@@ -82,6 +84,62 @@ class DiskExports(Protocol):
         """Connect to one export; ``bitmap`` is the name of the dirty bitmap it offers."""
 
 
+@dataclass(frozen=True, slots=True)
+class OfflineDisk:
+    """A disk of a VM that is off, by what its images say."""
+
+    state: DiskState
+    images: tuple[tuple[Path, str], ...]
+    """Its images from the active one down, each with the format it is used as."""
+    stamps: tuple[Stamp, ...]
+    """Of all files that its content comes from, the active image first; older than ``state``."""
+
+
+class OfflineDisks(Protocol):
+    """The disks of VMs that are off. Reading them keeps nobody from starting the VM."""
+
+    def look(self, disk: Disk) -> OfflineDisk:
+        """Read what the images of a disk say.
+
+        Raises:
+            ImageUnreadable: an image is missing, or cannot be read without the VM's QEMU.
+        """
+
+    def stamps(self, paths: Sequence[str]) -> tuple[Stamp, ...]:
+        """Return the stamps of these files; opens none, which wakes no sleeping hard disk.
+
+        Raises:
+            ImageUnreadable.
+        """
+
+    def writer(self, disk: OfflineDisk) -> str:
+        """Return which of the images is open for writing in some QEMU, empty if none is."""
+
+    def open(self, disk: OfflineDisk, bitmap: str | None) -> AbstractContextManager[DiskReader]:
+        """Open it for reading, shared; ``bitmap`` is one of the active image, for ``dirty_map``."""
+
+
+class OfflineBitmaps(Protocol):
+    """Dirty bitmaps in images of VMs that are off.
+
+    An image that somebody has open, or that cannot be reached as QEMU would, is not written.
+    """
+
+    def add(self, path: Path, name: str) -> None:
+        """Add a bitmap that records from now on.
+
+        Raises:
+            Busy, ImageUnreadable, CommandFailed: there is none; the image is as it was.
+        """
+
+    def remove(self, path: Path, name: str) -> None:
+        """Remove a bitmap; one that is not there is fine.
+
+        Raises:
+            Busy, ImageUnreadable, CommandFailed: it may still be there, the image is sound.
+        """
+
+
 class RawWriter(Protocol):
     """A raw image that is being written; what is never written reads as zero. Safe for threads."""
 
@@ -127,6 +185,7 @@ class ImageInfo:
     """qcow2's version (``0.10``, ``1.1``); empty for other formats."""
     bitmaps: tuple[tuple[str, frozenset[str]], ...] = ()
     """Name and flags (``in-use``, ``auto``) of each persistent bitmap."""
+    internal_snapshots: int = 0
 
 
 class ImageTool(Protocol):

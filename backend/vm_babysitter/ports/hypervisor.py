@@ -94,6 +94,9 @@ class Hypervisor(Protocol):
     def vm(self, name: str) -> Vm:
         """Return one persistent VM by name or UUID. Raises VmNotFound."""
 
+    def outline(self, name: str) -> Vm:
+        """Return one like ``vm``, without what its images say: wakes no sleeping hard disk."""
+
     def power(self, uuid: str) -> PowerState:
         """Return what the VM is doing; cheap. A VM that is gone is off."""
 

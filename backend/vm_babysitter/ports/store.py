@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vm_babysitter.domain.chain import Attempt, Chain, Point, PointDisk, SavedFile
+from vm_babysitter.domain.offline import Current
 from vm_babysitter.domain.space import Room
 from vm_babysitter.domain.vm import Vm
 
@@ -139,6 +140,9 @@ class Store(Protocol):
 
     def archive(self, vm_uuid: str, chain: Chain, why: str) -> None:
         """Mark a chain as closed. Harmless if it is."""
+
+    def note_current(self, vm_uuid: str, chain: Chain, current: Current) -> None:
+        """Note until when the newest point of a chain is what the VM has."""
 
     def begin(self, chain: Chain, attempt: Attempt) -> PointDraft:
         """Put down what the attempt is going to create, then make the point's directory."""

@@ -44,6 +44,8 @@ class FakeDisk:
     identity: str = "inode:1"
     internal_snapshots: int = 0
     unreadable: str = ""
+    version: int = 1
+    """Of the image: another one after every write to it."""
 
     def __post_init__(self) -> None:
         self.content = bytearray(self.size)
@@ -60,6 +62,7 @@ class FakeDisk:
         if offset < 0 or offset + len(data) > self.size:
             raise ValueError("a write outside of the disk")
         self.content[offset : offset + len(data)] = data
+        self.version += 1
         self.data |= self._mark(offset, len(data))
 
     def zero(self, offset: int, length: int) -> None:
@@ -80,6 +83,7 @@ class FakeDisk:
     def resize(self, size: int) -> None:
         """Grow or shrink. QEMU counts what is new as unchanged."""
         self.content = self.content[:size].ljust(size, b"\0")
+        self.version += 1
         self.size = size
         self.data = {cluster for cluster in self.data if cluster * CLUSTER < size}
 
@@ -95,6 +99,7 @@ class FakeDisk:
         for layer in self.layers:
             for bitmap in layer.bitmaps.values():
                 bitmap.stored = True
+                self.version += 1
 
     def break_bitmaps(self) -> None:
         """Do to the bitmaps what a hard end of QEMU does: those not stored yet are lost."""

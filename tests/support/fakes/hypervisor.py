@@ -66,6 +66,8 @@ class FakeVm:
     def start(self, state: PowerState = PowerState.RUNNING) -> None:
         """Start it; what was saved of its memory is used up."""
         self.state = state
+        for disk in self.disks.values():
+            disk.version += any(layer.bitmaps for layer in disk.layers)  # QEMU marks them as used
         self.belongings = replace(self.belongings, managed_save=False)
 
     def stop(self) -> None:
@@ -114,13 +116,25 @@ class FakeHypervisor(Faults):
 
     @faulty
     def vm(self, name: str) -> Vm:
+        return self._by_name(name).describe()
+
+    def _by_name(self, name: str) -> FakeVm:
         persistent = [vm for vm in self.machines.values() if vm.persistent]
         for found in (
             *(vm for vm in persistent if vm.name == name),
             *(vm for vm in persistent if vm.uuid == name),
         ):
-            return found.describe()
+            return found
         raise VmNotFound(name)
+
+    @faulty
+    def outline(self, name: str) -> Vm:
+        found = self._by_name(name).describe()
+        disks = [
+            replace(disk, real_format="", virtual_size=0, compat="", unreadable="")
+            for disk in found.disks
+        ]
+        return replace(found, disks=tuple(disks))
 
     @faulty
     def power(self, uuid: str) -> PowerState:

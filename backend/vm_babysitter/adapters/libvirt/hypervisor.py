@@ -47,13 +47,17 @@ _JOB_END_SECONDS = 100.0
 _JOB_POLL_SECONDS = 0.02
 
 
+Probe = Callable[[Path], ImageInfo]
+"""Describes an image file by its content. Raises ImageUnreadable."""
+
+
 class LibvirtHypervisor:
     """Implements ``ports.Hypervisor``; safe for threads as far as libvirt is."""
 
     def __init__(
         self,
         connection: Connection,
-        probe: Callable[[Path], ImageInfo],
+        probe: Probe,
         tpm_roots: Sequence[Path] = (),
     ) -> None:
         """Use ``probe`` to describe an image file by its content.
@@ -74,12 +78,19 @@ class LibvirtHypervisor:
 
     def vm(self, name: str) -> Vm:
         """See the port."""
+        return self._find(name, self._probe)
+
+    def outline(self, name: str) -> Vm:
+        """See the port."""
+        return self._find(name, None)
+
+    def _find(self, name: str, probe: Probe | None) -> Vm:
         handle = self._connection.handle
         with translated("Looking up the VM", name, self._connection.uri):
             for lookup in (handle.lookupByName, handle.lookupByUUIDString):
                 domain = _look_up(lookup, name)
                 if domain is not None and domain.isPersistent():
-                    return self._describe(domain)
+                    return _describe(domain, probe)
         raise VmNotFound(name)
 
     def power(self, uuid: str) -> PowerState:
@@ -136,14 +147,12 @@ class LibvirtHypervisor:
         """See the port."""
         with translated("Asking for running jobs", uuid, self._connection.uri):
             domain = self._domain(uuid)
-            if not domain.isActive():
-                return None
-            if domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE:
-                return _describe_job(domain)
-            for disk in xml.parse_disks(domain.XMLDesc(0)):
-                if disk.kind is DiskKind.DISK and domain.blockJobInfo(disk.target):
-                    return ActiveJob(JobKind.BLOCK, f"on disk {disk.target}")
-        return None
+            try:
+                return _find_job(domain) if domain.isActive() else None
+            except libvirt.libvirtError:
+                if domain.isActive():
+                    raise
+                return None  # it has gone off while it was asked
 
     def end_backup(self, uuid: str) -> None:
         """See the port."""
@@ -257,47 +266,49 @@ class LibvirtHypervisor:
     def _describe_if_there(self, domain: libvirt.virDomain) -> Vm | None:
         """Describe a VM that may have been removed since it was listed."""
         try:
-            return self._describe(domain)
+            return _describe(domain, self._probe)
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 raise
             return None
 
-    def _describe(self, domain: libvirt.virDomain) -> Vm:
-        disks = xml.parse_disks(domain.XMLDesc(0))
-        return Vm(
-            uuid=domain.UUIDString(),
-            name=domain.name(),
-            state=_power(domain),
-            disks=tuple(self._look_at(disk) for disk in disks),
-        )
 
-    def _look_at(self, definition: xml.DiskDefinition) -> Disk:
-        info, unreadable, path = None, "", ""
-        if definition.source_type in {"file", "block"}:
-            path = _resolved(definition.source)
-            if definition.kind is DiskKind.DISK:
-                try:
-                    info = self._probe(Path(path))
-                except ImageUnreadable as error:
-                    unreadable = error.reason
-        return Disk(
-            target=definition.target,
-            kind=definition.kind,
-            source_type=definition.source_type,
-            source=definition.source,
-            path=path,
-            read_only=definition.read_only,
-            shareable=definition.shareable,
-            transient=definition.transient,
-            declared_format=definition.driver_format,
-            real_format="" if info is None else info.format,
-            virtual_size=0 if info is None else info.virtual_size,
-            compat="" if info is None else info.compat,
-            unreadable=unreadable,
-            error_policy=definition.error_policy,
-            alias=definition.alias,
-        )
+def _describe(domain: libvirt.virDomain, probe: Probe | None) -> Vm:
+    disks = xml.parse_disks(domain.XMLDesc(0))
+    return Vm(
+        uuid=domain.UUIDString(),
+        name=domain.name(),
+        state=_power(domain),
+        disks=tuple(_look_at(disk, probe) for disk in disks),
+    )
+
+
+def _look_at(definition: xml.DiskDefinition, probe: Probe | None) -> Disk:
+    info, unreadable, path = None, "", ""
+    if definition.source_type in {"file", "block"}:
+        path = _resolved(definition.source)
+        if definition.kind is DiskKind.DISK and probe is not None:
+            try:
+                info = probe(Path(path))
+            except ImageUnreadable as error:
+                unreadable = error.reason
+    return Disk(
+        target=definition.target,
+        kind=definition.kind,
+        source_type=definition.source_type,
+        source=definition.source,
+        path=path,
+        read_only=definition.read_only,
+        shareable=definition.shareable,
+        transient=definition.transient,
+        declared_format=definition.driver_format,
+        real_format="" if info is None else info.format,
+        virtual_size=0 if info is None else info.virtual_size,
+        compat="" if info is None else info.compat,
+        unreadable=unreadable,
+        error_policy=definition.error_policy,
+        alias=definition.alias,
+    )
 
 
 def _power(domain: libvirt.virDomain) -> PowerState:
@@ -340,6 +351,15 @@ def _delete(checkpoint: libvirt.virDomainCheckpoint) -> None:
     """Delete a new checkpoint with its bitmap; where libvirt is gone, undoing the attempt does."""
     with suppress(libvirt.libvirtError):
         checkpoint.delete(0)
+
+
+def _find_job(domain: libvirt.virDomain) -> ActiveJob | None:
+    if domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE:
+        return _describe_job(domain)
+    for disk in xml.parse_disks(domain.XMLDesc(0)):
+        if disk.kind is DiskKind.DISK and domain.blockJobInfo(disk.target):
+            return ActiveJob(JobKind.BLOCK, f"on disk {disk.target}")
+    return None
 
 
 def _describe_job(domain: libvirt.virDomain) -> ActiveJob:

@@ -95,4 +95,5 @@ def _parsed(path: Path, told: dict[str, Any]) -> ImageInfo:
         cluster_size=told.get("cluster-size"),
         compat=specific.get("compat", "") if told["format"] == "qcow2" else "",
         bitmaps=tuple((bitmap["name"], frozenset(bitmap["flags"])) for bitmap in bitmaps),
+        internal_snapshots=len(told.get("snapshots", ())),
     )

@@ -7,6 +7,7 @@ STORE_FILE = "store.json"
 VM_FILE = "vm.json"
 CHAIN_FILE = "chain.json"
 POINT_FILE = "point.json"
+CURRENT_FILE = "current.json"
 LOCK_FILE = "store.lock"
 
 CHAIN_PATTERN = re.compile(r"\d{8}T\d{6}Z")

@@ -25,6 +25,7 @@ from vm_babysitter.adapters.store.reading import read_chain
 from vm_babysitter.adapters.store.sweeping import remove_attempt, remove_empty_chain
 from vm_babysitter.domain.chain import Attempt, Chain, ChainState, Point, PointDisk
 from vm_babysitter.domain.errors import Busy, Damaged, PointDamaged, StoreFailed
+from vm_babysitter.domain.offline import Current
 from vm_babysitter.domain.space import Room
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.lib.atomicfile import fsync_directory
@@ -125,6 +126,11 @@ class LocalStore:
         if old is not None and old.state != ChainState.ARCHIVED:
             new = ChainDocument(old.id, old.vm_uuid, ChainState.ARCHIVED, why, old.created)
             documents.write(directory / layout.CHAIN_FILE, "chain", new)
+
+    def note_current(self, vm_uuid: str, chain: Chain, current: Current) -> None:
+        """See the port."""
+        directory = self._chain_path(vm_uuid, chain.directory)
+        documents.write(directory / layout.CURRENT_FILE, "current", current)
 
     def begin(self, chain: Chain, attempt: Attempt) -> LocalDraft:
         """See the port."""

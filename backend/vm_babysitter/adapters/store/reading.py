@@ -13,6 +13,7 @@ from vm_babysitter.domain.chain import (
     UnreadablePoint,
 )
 from vm_babysitter.domain.errors import Damaged
+from vm_babysitter.domain.offline import Current
 
 
 def read_chain(path: Path, document: ChainDocument) -> Chain:
@@ -52,7 +53,16 @@ def read_chain(path: Path, document: ChainDocument) -> Chain:
         points=tuple(points),
         attempts=attempts,
         unreadable=tuple(unreadable),
+        noted=_noted(path),
     )
+
+
+def _noted(path: Path) -> Current | None:
+    """Read until when the newest point is current. Where nothing tells, the disks are read."""
+    try:
+        return documents.read(path / layout.CURRENT_FILE, "current", Current)
+    except Damaged:
+        return None
 
 
 def _attempts(entries: Sequence[Path]) -> Iterator[Attempt]:

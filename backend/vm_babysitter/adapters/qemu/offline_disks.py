@@ -1,0 +1,93 @@
+"""Disks of VMs that are off, read from their images; implements ``ports.OfflineDisks``."""
+
+import stat
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from vm_babysitter.domain.errors import ImageUnreadable
+from vm_babysitter.domain.offline import Stamp
+from vm_babysitter.domain.vm import Bitmap, Disk, DiskState, Layer
+from vm_babysitter.ports import DiskReader, ImageInfo, ImageTool, OfflineDisk
+
+_MOST_LAYERS = 200
+"""libvirt's own limit."""
+_NEEDS_QEMU = "it can be read only while the VM runs"
+
+
+class ImageDisks:
+    """Reads what QEMU would open if the VM were started now."""
+
+    def __init__(self, images: ImageTool, is_written: Callable[[Path], bool]) -> None:
+        """``is_written`` tells whether some QEMU has an image open for writing."""
+        self._images = images
+        self._is_written = is_written
+
+    def look(self, disk: Disk) -> OfflineDisk:
+        """See the port."""
+        path, format = Path(disk.path), disk.declared_format or disk.real_format
+        stamps: list[Stamp] = []
+        layers: list[Layer] = []
+        used: list[tuple[Path, str]] = []
+        snapshots = 0
+        while True:
+            stamps.append(_stamp(path))
+            info = self._images.info(path)
+            if format != info.format:
+                info = ImageInfo(path, format, info.virtual_size, None, None, None)
+            if not used:
+                snapshots = info.internal_snapshots
+            used.append((path, format))
+            layers.append(Layer(str(path), tuple(_bitmap(*b) for b in info.bitmaps)))
+            if info.backing_file is None:
+                break
+            path, format = _below(path, info, len(used))
+        identity = f"inode:{stamps[0].inode}"
+        state = DiskState(disk.target, identity, tuple(layers), snapshots)
+        return OfflineDisk(state, tuple(used), tuple(stamps))
+
+    def stamps(self, paths: Sequence[str]) -> tuple[Stamp, ...]:
+        """See the port."""
+        return tuple(_stamp(Path(path)) for path in paths)
+
+    def writer(self, disk: OfflineDisk) -> str:
+        """See the port."""
+        written = (s.path for s in disk.stamps if self._is_written(Path(s.path)))
+        return next(written, "")
+
+    def open(self, disk: OfflineDisk, bitmap: str | None) -> AbstractContextManager[DiskReader]:
+        """See the port."""
+        return self._images.open_for_reading(disk.images, bitmap)
+
+
+def _below(path: Path, info: ImageInfo, depth: int) -> tuple[Path, str]:
+    """Return the backing file of an image and its format."""
+    name, format = info.backing_file or "", info.backing_format
+    if info.format != "qcow2" or not format or "json:" in name or depth >= _MOST_LAYERS:
+        raise ImageUnreadable(
+            str(path), f"it builds on {name!r} in a way that only QEMU follows; {_NEEDS_QEMU}"
+        )
+    found = (path.parent / name).resolve()
+    if not found.exists():
+        raise ImageUnreadable(str(path), f"{name!r}, which it builds on, is not there")
+    return found, format
+
+
+def _bitmap(name: str, flags: frozenset[str]) -> Bitmap:
+    return Bitmap(name, recording="auto" in flags, inconsistent="in-use" in flags)
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ImageUnreadable(str(path), error.strerror or str(error)) from error
+    return Stamp(
+        path=str(path),
+        device=found.st_dev,
+        inode=found.st_ino,
+        size=found.st_size,
+        modified=found.st_mtime_ns,
+        changed=found.st_ctime_ns,
+        telling=stat.S_ISREG(found.st_mode),
+    )

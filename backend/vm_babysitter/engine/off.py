@@ -1,0 +1,147 @@
+"""A VM that is off: its disks are read from the images, and whoever starts it comes first."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from vm_babysitter.domain.backup_plan import DiskPlan
+from vm_babysitter.domain.chain import Attempt, bitmap_name, checkpoint_prefix
+from vm_babysitter.domain.errors import BabysitterError, ImageUnreadable, VmInUse
+from vm_babysitter.domain.offline import Evidence, changed_image
+from vm_babysitter.domain.vm import Access, Vm, access_of
+from vm_babysitter.engine.beside import beside_mark
+from vm_babysitter.engine.source import Taken
+from vm_babysitter.engine.space_guard import SpaceGuard
+from vm_babysitter.engine.tools import Tools
+from vm_babysitter.ports import DiskReader, OfflineDisk
+
+_STARTED = "it was started"
+_SAVED = "the memory of the VM was saved while its file systems were in use"
+
+
+class OffSource:
+    """Implements ``source.Source``.
+
+    The images are read shared, so that a start of the VM succeeds at any time. It is noticed
+    by looking at the VM meanwhile, and at the stamps of the images in the end: then nothing
+    that was read counts.
+    """
+
+    def __init__(
+        self,
+        tools: Tools,
+        space: SpaceGuard,
+        vm: Vm,
+        plans: Sequence[DiskPlan],
+        attempt: Attempt,
+    ) -> None:
+        self._tools = tools
+        self._space = space
+        self._vm = vm
+        self._plans = plans
+        self._attempt = attempt
+        self._definition = {disk.target: disk for disk in vm.disks}
+        self._disks: dict[str, OfflineDisk] = {}
+        self._warnings: list[str] = []
+
+    def prepare(self) -> None:
+        """See ``source.Source``."""
+        self._space.check(self._vm, [])
+        self._check_off()
+
+    def begin(self) -> Taken:
+        """Put down a bitmap where none is left, then fix the stamps of all images."""
+        tools, uuid = self._tools, self._vm.uuid
+        tracked = [plan.target for plan in self._plans if plan.track and self._track(plan)]
+        tools.observer.step("begin")
+        mark = beside_mark(tools.sight, uuid)  # what is changed after this counts as changed
+        for plan in self._plans:
+            self._disks[plan.target] = self._look(plan)
+        at = tools.clock.now()
+        self._check_off()
+        tools.observer.step("begun")
+        saved = tools.hypervisor.belongings(uuid).managed_save
+        return Taken(
+            at=at,
+            quiesced=not saved,
+            note=_SAVED if saved else "the VM was off",
+            versions={**tools.versions, **tools.hypervisor.versions()},
+            tracked=tuple(tracked),
+            warnings=tuple(self._warnings),
+            evidence=Evidence({t: disk.stamps for t, disk in self._disks.items()}, mark),
+        )
+
+    def _track(self, plan: DiskPlan) -> bool:
+        """Write a new bitmap: in a short call, before anything is read.
+
+        A bitmap that is made later than a read would miss what a VM started in between wrote.
+        Damaged ones of ours make room for it: while they are there, QEMU does not resize the
+        disk. Without a bitmap the next backup compares the whole disk, no more.
+        """
+        self._check_off()
+        state = self._tools.offline.look(self._definition[plan.target]).state
+        image = Path(state.layers[0].path)
+        prefix = checkpoint_prefix(self._attempt.chain_id)
+        self._tools.observer.step(f"track {plan.target}")
+        try:
+            for bitmap in state.layers[0].bitmaps:
+                if bitmap.inconsistent and bitmap.name.startswith(prefix):
+                    self._tools.bitmaps.remove(image, bitmap.name)
+            self._tools.bitmaps.add(image, bitmap_name(self._attempt.checkpoint, plan.target))
+        except BabysitterError as error:
+            self._warnings.append(f"disk {plan.target} has no change tracking: {error.message}")
+            return False
+        return True
+
+    def _look(self, plan: DiskPlan) -> OfflineDisk:
+        found = self._tools.offline.look(self._definition[plan.target])
+        if plan.since is not None:
+            bitmap = found.state.layers[0].bitmap(plan.since.name)
+            if bitmap is None or bitmap.inconsistent or len(found.state.layers) > 1:
+                raise VmInUse(self._vm.name, f"the image of disk {plan.target} was changed")
+        self._check_unwritten(found)
+        return found
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """See ``source.Source``: also ends the copying as soon as the VM is started."""
+        with self._space.watching(self._vm, [], lambda: None, self._look_at_power):
+            yield
+
+    def _look_at_power(self) -> BabysitterError | None:
+        if access_of(self._tools.hypervisor.power(self._vm.uuid)) is Access.OFF:
+            return None
+        return VmInUse(self._vm.name, _STARTED)
+
+    def reserve(self) -> int:
+        """See ``source.Source``."""
+        return self._space.reserve([])
+
+    def open(self, plan: DiskPlan) -> AbstractContextManager[DiskReader]:
+        """See ``source.Source``."""
+        bitmap = None if plan.since is None else plan.since.name
+        return self._tools.offline.open(self._disks[plan.target], bitmap)
+
+    def confirm(self) -> None:
+        """See ``source.Source``."""
+        self._check_off()
+        for target, disk in self._disks.items():
+            try:
+                now = self._tools.offline.stamps([stamp.path for stamp in disk.stamps])
+            except ImageUnreadable as error:
+                raise VmInUse(self._vm.name, f"the image of disk {target} is gone") from error
+            changed = changed_image(disk.stamps, now)
+            if changed:
+                raise VmInUse(self._vm.name, f"{changed!r} was changed")
+            self._check_unwritten(disk)
+        self._check_off()
+
+    def _check_off(self) -> None:
+        problem = self._look_at_power()
+        if problem is not None:
+            raise problem
+
+    def _check_unwritten(self, disk: OfflineDisk) -> None:
+        image = self._tools.offline.writer(disk)
+        if image:
+            raise VmInUse(self._vm.name, f"another program has {image!r} open for writing")
