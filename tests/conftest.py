@@ -17,9 +17,26 @@ from tests.support.vm import VmFactory, vms_on
 # Helpers that judge: their assertions must be as telling as those of the tests.
 pytest.register_assert_rewrite("tests.support.world")
 
-hypothesis.settings.register_profile("quick", max_examples=50, deadline=None)
-hypothesis.settings.register_profile("soak", max_examples=5000, deadline=None)
+# How long examples take to make says more of a busy machine than of a test.
+_PATIENT = hypothesis.settings(
+    deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("quick", _PATIENT, max_examples=50)
+hypothesis.settings.register_profile("soak", _PATIENT, max_examples=5000)
 hypothesis.settings.load_profile("soak" if os.environ.get("VMB_SOAK") == "1" else "quick")
+
+_SLOWEST_FIRST = ("e2e", "guest", "contract", "unit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the slow rings first: at the end, short files keep all workers busy."""
+    here = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        ring = item.path.relative_to(here).parts[0]
+        return _SLOWEST_FIRST.index(ring) if ring in _SLOWEST_FIRST else -1
+
+    items.sort(key=rank)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from pathlib import Path
 from tests.bench.chains import Chains
 from tests.bench.play import Group, Job, Tool
 from tests.bench.results import OURS, Run
+from tests.bench.scans import NOTES as _SCAN
+from tests.bench.scans import Scans
 from tests.bench.stage import BLOCK, GIB, Stage, remove
 from tests.support.qemu_img import named
 from tests.support.vm import MIB, TestVm
@@ -56,6 +58,7 @@ class Jobs:
             Group("restore", _RESTORE, lambda: [self._restore()]),
             Group("verify", _VERIFY, lambda: [self._verify()]),
             Group("increment-size", _SIZE, lambda: [self._increment_of(mib) for mib in _SIZES]),
+            Group("scan", _SCAN, lambda: Scans(self._stage).jobs()),
             Group("memory", _MEMORY, self._memory, single=True),
         )
 

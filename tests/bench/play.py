@@ -31,6 +31,8 @@ class Job:
     tools: Sequence[Tool]
     prepare: Callable[[int], None] = lambda _: None
     """Called before each round with its number; the first, 0, is the warm-up."""
+    changed_bytes: int = 0
+    """How much ``prepare`` changes on the disk, in whole blocks; 0 where that tells nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +68,7 @@ def play(job: Job, rounds: int, *, single: bool, say: Callable[[str], None]) -> 
             if number or single:
                 runs[tool.name].append(run)
             tool.clear()
-    return [Row(job.name, name, tuple(found), faults[name]) for name, found in runs.items()]
+    return [
+        Row(job.name, name, tuple(found), faults[name], job.changed_bytes)
+        for name, found in runs.items()
+    ]

@@ -33,6 +33,8 @@ class Row:
     runs: tuple[Run, ...]
     wrong: str = ""
     """What is wrong with the data that came out; empty if nothing is."""
+    changed_bytes: int = 0
+    """What had changed on the disk, in whole blocks; 0 where that tells nothing."""
 
     @property
     def middle(self) -> Run:
@@ -42,6 +44,12 @@ class Row:
         rss = _median(run.peak_rss_bytes for run in self.runs)
         written = _median(run.written_bytes for run in self.runs)
         return Run(seconds, cpu, _whole(rss), _whole(written))
+
+    @property
+    def excess(self) -> float | None:
+        """Bytes written for each that had changed."""
+        written = self.middle.written_bytes
+        return written / self.changed_bytes if written and self.changed_bytes else None
 
     @property
     def span(self) -> tuple[float, float]:
@@ -54,11 +62,16 @@ def table(rows: Sequence[Row]) -> str:
     """Return a Markdown table; the job is a column where there are several.
 
     The ratio is that of the seconds to ours at the same job: above 1 is slower than we are.
+    What was written is held against what had changed where that is known of a job.
     """
     several = len({row.job for row in rows}) > 1
     head = ["tool", "seconds", "min-max", "ours = 1.0", "CPU s", "peak memory", "written"]
-    lines = [head, [":--"] + ["--:"] * (len(head) - 1)]
-    lines += [_cells(row, rows) for row in rows]
+    cells = [_cells(row, rows) for row in rows]
+    if any(row.changed_bytes for row in rows):
+        head.append("written / changed")
+        for line, row in zip(cells, rows, strict=True):
+            line.append(_NONE if row.excess is None else f"{row.excess:.3f}")
+    lines = [head, [":--"] + ["--:"] * (len(head) - 1), *cells]
     if several:
         first = ["job", ":--", *(row.job for row in rows)]
         lines = [[job, *line] for job, line in zip(first, lines, strict=True)]
@@ -78,6 +91,7 @@ def to_json(rows: Iterable[Row]) -> str:
                 "cpu_seconds": None if run.cpu_seconds is None else round(run.cpu_seconds, 3),
                 "peak_rss_bytes": run.peak_rss_bytes,
                 "written_bytes": run.written_bytes,
+                **({"changed_bytes": row.changed_bytes} if row.changed_bytes else {}),
                 **({"wrong": row.wrong} if row.wrong else {}),
             }
         )

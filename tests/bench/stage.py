@@ -61,12 +61,14 @@ class Stage:
         self._chance = random.Random(2026)
         self._numbers = itertools.count(1)
 
-    def vm(self, name: str, size: int, data: int, extents: int = _EXTENTS) -> TestVm:
+    def vm(
+        self, name: str, size: int, data: int, extents: int = _EXTENTS, format: str = "qcow2"
+    ) -> TestVm:
         """Start a VM, paused, whose disk has ``data`` random bytes in about so many extents."""
-        vm = self._factory(name, (DiskSpec(size=size),))
+        vm = self._factory(name, (DiskSpec(size=size, format=format),))
         raw = self.folder / "raw"
         self._write_random(raw, size, data, extents)
-        run_qemu_img("convert", "-n", "-O", "qcow2", "-f", "raw", str(raw), str(vm.paths["vda"]))
+        run_qemu_img("convert", "-n", "-O", format, "-f", "raw", str(raw), str(vm.paths["vda"]))
         raw.unlink()
         vm.start()
         return vm
@@ -126,7 +128,8 @@ class Stage:
         """Return "" if an image holds what the disk of the VM holds, else what is wrong."""
         vm.flush("vda")
         try:
-            run_qemu_img("compare", "-U", named(image, format), named(vm.paths["vda"]))
+            disk = named(vm.paths["vda"], vm.disks["vda"].format)
+            run_qemu_img("compare", "-U", named(image, format), disk)
         except RuntimeError:
             return "differs from the disk"
         return ""

@@ -124,6 +124,20 @@ class HypervisorContract:
             verdicts = [(d.target, d.virtual_size, judge_disk(d).verdict) for d in disks]
             assert verdicts == [("vda", SIZE, Verdict.TRACKED), ("vdb", SIZE, Verdict.COMPARED)]
 
+    def test_what_a_disk_takes_grows_with_its_content(self, bench: Bench) -> None:
+        vm = bench.vm(disks=TWO_DISKS)
+        vm.start()
+        for target, offset in (("vda", 0), ("vdb", 0)):
+            vm.write(target, offset, b"x" * 131072)
+        for disk in bench.hypervisor.vm(vm.uuid).disks:
+            assert disk.allocated is not None
+            # A qcow2 image has tables besides, of some clusters.
+            assert 131072 <= disk.allocated <= 131072 + 9 * 65536
+        vm.snapshot("vda")
+        first, second = bench.hypervisor.vm(vm.uuid).disks
+        assert first.allocated is None  # some of it is in the image below
+        assert second.allocated is not None
+
     # -- what a VM has beside its disks -------------------------------------------------
 
     def test_vm_without_anything_beside_its_disks_has_nothing(self, bench: Bench) -> None:
@@ -173,6 +187,15 @@ class HypervisorContract:
         assert bitmaps(second) == [{}]
         assert first.identity
         assert first.internal_snapshots == 0
+
+    def test_a_bitmap_tells_how_much_it_has_marked(self, bench: Bench, vm: BenchVm) -> None:
+        tracked(bench, vm)
+        for length, marked in ((0, 0), (1, 65536), (65537, 2 * 65536)):
+            if length:
+                vm.write("vda", 5 * 65536, b"x" * length)
+            bitmap = bench.hypervisor.disk_states(vm.uuid)[0].layers[0].bitmap(FIRST)
+            assert bitmap is not None
+            assert bitmap.dirty == marked
 
     def test_state_of_disks_is_the_same_while_a_job_runs(self, bench: Bench, vm: BenchVm) -> None:
         tracked(bench, vm)

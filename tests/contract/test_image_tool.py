@@ -326,6 +326,35 @@ def test_info_tells_format_links_and_bitmaps(folder: Path, tracked: Path) -> Non
     assert tool.info(top) == info, "the backing file is left aside"
 
 
+def test_info_tells_what_an_image_takes_where_all_its_content_is_in_it(
+    folder: Path, tracked: Path
+) -> None:
+    tool, sparse, top = QemuImageTool(), folder / "sparse.raw", folder / "top.img"
+    with sparse.open("wb") as file:
+        file.truncate(64 * MIB)
+        file.write(b"x" * MIB)
+        file.flush()
+        os.fsync(file.fileno())
+    assert tool.info(sparse).allocated == MIB
+    assert tool.info(tracked).allocated == tracked.stat().st_blocks * 512
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", tracked, "-F", "qcow2", top)
+    assert tool.info(top).allocated is None
+    elsewhere = str(folder / "its data.raw").replace(",", ",,")
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o",
+        f"data_file={elsewhere},data_file_raw=on", folder / "a.qcow2", "1M")  # fmt: skip
+    assert tool.info(folder / "a.qcow2").allocated is None
+
+
+def test_of_a_block_device_all_counts(folder: Path) -> None:
+    image = folder / "disk.raw"
+    image.write_bytes(bytes(MIB))
+    device = run("losetup", "--find", "--show", image).strip()
+    try:
+        assert QemuImageTool().info(Path(device)).allocated == MIB
+    finally:
+        run("losetup", "--detach", device)
+
+
 def test_the_format_comes_from_the_content(folder: Path) -> None:
     tool, image = QemuImageTool(), folder / "a.qcow2"
     image.write_bytes(bytes(1000))

@@ -63,12 +63,12 @@ def test_all_connections_share_the_work(folder: Path) -> None:
 
 
 def test_many_requests_are_in_flight(folder: Path) -> None:
-    """32 reads of 50 ms each, 2 x 4 at a time, take a quarter of a second, not 1.6."""
-    delayed = ("--filter=delay", "pattern", "2M", "rdelay=50ms")
+    """32 reads of 150 ms each, 2 x 4 at a time, take 0.6 seconds; two at a time they take 2.4."""
+    delayed = ("--filter=delay", "pattern", "2M", "rdelay=150ms")
     with nbdkit(folder, *delayed) as (address, _), open_reader(address, "") as reader:
         began = time.monotonic()
         reader.read(pieces(2 * MIB, 65536), lambda *_: None)
-    assert time.monotonic() - began < 0.8
+    assert time.monotonic() - began < 2
 
 
 def test_a_reader_can_read_again(folder: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_cancel_stops_at_once_though_the_server_is_slow(folder: Path, where: s
             raise Cancelled
 
     delayed = ("--filter=delay", "pattern", "1M")
-    with nbdkit(folder, *delayed, "rdelay=300ms" if where == "consume" else "rdelay=2") as (
+    with nbdkit(folder, *delayed, "rdelay=300ms" if where == "consume" else "rdelay=20") as (
         address,
         _,
     ):
@@ -192,7 +192,7 @@ def test_a_cancel_stops_at_once_though_the_server_is_slow(folder: Path, where: s
             began = time.monotonic()
             with pytest.raises(Cancelled):
                 reader.read(some(), consume)
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 10
             with pytest.raises(ConnectionLost):  # the reader is spent
                 reader.read(pieces(MIB), lambda *_: None)
 
@@ -211,7 +211,7 @@ def test_a_server_that_dies_is_a_lost_connection(folder: Path) -> None:
 
 
 def test_a_silent_server_is_given_up(folder: Path) -> None:
-    delayed = ("--filter=delay", "pattern", "1M", "rdelay=2")
+    delayed = ("--filter=delay", "pattern", "1M", "rdelay=20")
     with (
         nbdkit(folder, *delayed) as (address, _),
         open_reader(address, "", tuning=HASTY) as reader,
@@ -219,7 +219,7 @@ def test_a_silent_server_is_given_up(folder: Path) -> None:
         began = time.monotonic()
         with pytest.raises(ConnectionLost, match=r"silent for 0\.3 seconds"):
             reader.read(pieces(MIB), lambda *_: None)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 10
 
 
 def test_a_slow_consumer_is_not_a_silent_server(folder: Path) -> None:

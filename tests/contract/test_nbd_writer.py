@@ -161,12 +161,12 @@ def test_a_server_that_is_slow_to_take_the_data_gets_all_of_it(fake: Fake) -> No
     taken: list[bytes] = []
 
     def behave(peer: Peer) -> None:
-        time.sleep(0.75)
+        time.sleep(1.5)
         for request in peer.requests():
             taken.append(request.data)
             peer.simple(request.handle)
 
-    with open_writer(fake(behave).address, "", tuning=Tuning(timeout=0.5)) as writer:
+    with open_writer(fake(behave).address, "", tuning=Tuning(timeout=1)) as writer:
         writer.write(0, memoryview(data))
     assert taken == [data, b""]
 

@@ -48,9 +48,9 @@ def test_an_exit_status_can_be_an_answer() -> None:
 def test_what_takes_too_long_is_killed_with_its_helpers(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     began = time.monotonic()
-    with pytest.raises(CommandFailed, match=r"0\.3 seconds"):
-        run(["sh", "-c", f"sleep 60 & echo $! > '{pid}'; wait"], timeout=0.3)
-    assert time.monotonic() - began < 5
+    with pytest.raises(CommandFailed, match="2 seconds"):
+        run(["sh", "-c", f"sleep 60 & echo $! > '{pid}'; wait"], timeout=2)
+    assert time.monotonic() - began < 20
     wait_until(lambda: not alive(int(pid.read_text())))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.nbd_server import open_descriptors
 from vm_babysitter.adapters.side_files import MAX_FILES, LocalSideFiles
 from vm_babysitter.ports import SideContent, SideFiles
 
@@ -158,9 +159,9 @@ def test_a_folder_of_too_many_files_is_left_out_as_a_whole(
 
 def test_nothing_is_left_open(side_files: SideFiles, place: Path) -> None:
     put(place, a=b"1", big=b"x" * (LIMIT + 1))
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_descriptors()
     for _ in range(3):
         read(side_files, place, folder=True)
         read(side_files, place / "big")
         read(side_files, place / "missing")
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_descriptors() == before

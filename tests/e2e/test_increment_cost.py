@@ -1,5 +1,7 @@
 """An increment costs what changed: in the backup folder, and in what is read of the disk."""
 
+import json
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -90,3 +92,29 @@ def test_an_increment_costs_what_changed(
         assert disk["read_bytes"] == read
     assert stored <= cost <= stored + IMAGE_FRAME + DOCUMENTS
     world.assert_restores(newest(world))
+
+
+def test_a_plan_says_what_will_be_read_and_names_the_converter(
+    libvirtd: PrivateLibvirtd, tmp_path: Path
+) -> None:
+    disks = (DiskSpec("vda", size=SIZE), DiskSpec("vdb", "raw", size=SIZE))
+    with closing(World(libvirtd, tmp_path / "w", disks=disks)) as world:
+        vm = world.vm
+        for target in ("vda", "vdb"):
+            vm.write(target, 4 * MIB, 16 * MIB, 0x11)
+        methods = []
+        for pattern in (0x22, 0x33, 0x44):
+            plan = json.loads(world.call("plan", "--json", "--", vm.name).stdout)
+            made = world.backup()
+            methods.append([disk["method"] for disk in plan["disks"]])
+            for expected, disk in zip(plan["disks"], made["disks"], strict=True):
+                # Clusters, tables, and blocks that only a part of was written.
+                assert abs(expected["read_bytes"] - disk["read_bytes"]) <= MIB
+            assert plan["read_bytes"] == sum(disk["read_bytes"] for disk in plan["disks"])
+            vm.write("vda", 2 * MIB, 3 * MIB, pattern)
+            vm.discard("vdb", 8 * MIB, 4 * MIB)
+        assert methods == [["full", "full"], ["bitmap", "scan"], ["bitmap", "scan"]]
+        text = world.call("plan", "--", vm.name).stdout
+    assert "(assuming 150 MB/s)" in text  # so little read tells nothing
+    command = shlex.split(text.splitlines()[-1].partition(": ")[2])
+    assert command == ["vm-babysitter", "convert", "--", vm.name, "vdb"]

@@ -76,7 +76,8 @@ def test_ctrl_c_ends_the_command_though_neither_qemu_nor_libvirt_answers(
     store.mkdir()
     tool = [sys.executable, "-m", "vm_babysitter", "--standalone", "--uri", libvirtd.uri]
     command = [*tool, "--store", str(store), "--allow-ram-store", "backup", test_vm.name]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # Slow enough to be caught in the middle, however busy the machine is.
+    process = subprocess.Popen([*command, "--limit", "40M"], stderr=subprocess.PIPE, text=True)
     while not any(image.stat().st_size for image in store.glob("*/*/*/vda.qcow2")):
         assert process.poll() is None
         time.sleep(0.001)
@@ -86,7 +87,7 @@ def test_ctrl_c_ends_the_command_though_neither_qemu_nor_libvirt_answers(
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)  # the second one does not wait for anybody
-        _, said = process.communicate(timeout=2)
+        _, said = process.communicate(timeout=5)
     finally:
         os.kill(pid, signal.SIGCONT)
     assert process.returncode == 130

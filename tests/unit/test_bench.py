@@ -1,6 +1,7 @@
 """What the benchmark makes of its measurements; the measuring itself is not judged by a test."""
 
 import json
+from dataclasses import replace
 
 from tests.bench.results import OURS, Row, Run, table, to_json
 
@@ -63,3 +64,11 @@ def test_json_has_the_medians() -> None:
         "written_bytes": 3 * MIB,
     }
     assert (push["seconds"], push["cpu_seconds"], push["peak_rss_bytes"]) == (1.235, None, None)
+
+
+def test_what_was_written_is_held_against_what_had_changed_where_that_is_known() -> None:
+    known = replace(row(OURS, 1.0), changed_bytes=2 * MIB)
+    lines = table([known, row("other", 1.0)]).splitlines()
+    assert lines[0].endswith("| written | written / changed |")
+    assert [line.split(" | ")[-1] for line in lines[2:]] == ["1.500 |", "- |"]
+    assert json.loads(to_json([known]))[0]["changed_bytes"] == 2 * MIB

@@ -1,6 +1,7 @@
 """The command line: what it prints, as text and as JSON, and how it ends."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,10 +12,23 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.support.engine_world import EngineWorld
-from tests.support.points import MIB, a_disk, chain, compared_disk, line, point, point_disk
+from tests.support.points import (
+    MIB,
+    a_disk,
+    bitmap_of,
+    chain,
+    compared_disk,
+    disk_state,
+    good,
+    line,
+    point,
+    point_disk,
+    tracked_disk,
+)
 from vm_babysitter.cli import render
 from vm_babysitter.cli.composition import Effort, Place
 from vm_babysitter.cli.main import cli
+from vm_babysitter.domain.backup_plan import plan_backup
 from vm_babysitter.domain.chain import StoredPoint, UnreadablePoint
 from vm_babysitter.domain.errors import (
     BabysitterError,
@@ -34,7 +48,7 @@ from vm_babysitter.domain.errors import (
 from vm_babysitter.domain.vm import DiskKind, PowerState, Vm
 from vm_babysitter.engine.backup import BackedUp, Backup
 from vm_babysitter.engine.cancel import Cancel
-from vm_babysitter.engine.planning import Planner
+from vm_babysitter.engine.planning import Planned, Planner
 from vm_babysitter.engine.restore import Restore, Restored
 from vm_babysitter.engine.verify import Verified, Verify
 from vm_babysitter.ports import Hypervisor, Observer, Store, StoredVm
@@ -282,6 +296,11 @@ def test_a_plan_says_what_and_why_and_changes_nothing(app: FakeApp) -> None:
         "parent": None,
         "reasons": ["there is no backup of this VM yet"],
         "notes": [],
+        "read_bytes": 2 * 65536,
+        "read_bytes_complete": True,
+        "seconds": 0.0,
+        "bytes_per_second": 150_000_000,
+        "speed_measured": False,
         "disks": [
             {
                 "target": "vda",
@@ -289,9 +308,13 @@ def test_a_plan_says_what_and_why_and_changes_nothing(app: FakeApp) -> None:
                 "reason": "no earlier restore point to build on",
                 "since": None,
                 "tracked": True,
+                "read_bytes": 2 * 65536,
+                "convertible": False,
             }
         ],
     }
+    assert "It reads about 128 KiB, which takes about 0.0 s (assuming 150 MB/s)." in text
+    assert "convert" not in text
 
 
 def test_the_plan_of_an_increment_names_the_checkpoint_it_goes_on_from(app: FakeApp) -> None:
@@ -303,6 +326,33 @@ def test_the_plan_of_an_increment_names_the_checkpoint_it_goes_on_from(app: Fake
     (disk,) = app.json("plan", NAME)["disks"]
     assert (disk["method"], disk["since"]) == ("bitmap", point.checkpoint.bitmap("vda"))
     assert app.json("plan", NAME, "--full")["new_chain"] is True
+
+
+def test_a_plan_says_that_it_does_not_know_what_it_does_not_know(app: FakeApp) -> None:
+    disk, known = tracked_disk(), chain(*line(1))
+    states = {"vda": disk_state(good(bitmap_of(0)))}
+    plan = plan_backup([disk], states, known)
+    text = render.plan_text(app.world.vm.describe(), Planned(plan, known, (disk,), states))
+    assert re.search(r"^vda +not known yet +only what changed is read", text, re.MULTILINE)
+    assert "It reads at least about 0 bytes" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("Windows 11", "vm-babysitter convert 'Windows 11' vda"),
+        ("-rf", "vm-babysitter convert -- -rf vda"),
+        ("it's $(x)", """vm-babysitter convert 'it'"'"'s $(x)' vda"""),
+    ],
+)
+def test_a_plan_names_the_converter_for_a_raw_disk(ram_path: Path, name: str, command: str) -> None:
+    app = FakeApp(EngineWorld(ram_path, name=name))
+    app.world.disk.format = "raw"
+    for _ in range(2):
+        text = app.call("plan", "--", name).stdout
+        wanted = f"Disk vda can be converted so that only its changes are read: {command}\n"
+        assert wanted in text
+        app.world.backup()
 
 
 # --- backup

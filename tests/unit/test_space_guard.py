@@ -154,10 +154,12 @@ def test_where_the_copying_is_stuck_the_guard_ends_the_job_itself(
         world.places.rooms = [FULL]
         world.vm.state = PowerState.STUCK
         deadline = time.monotonic() + 10
-        while world.vm.job is not None and time.monotonic() < deadline:
+        while time.monotonic() < deadline and not over():
             time.sleep(0.01)
-        time.sleep(0.1)
         gone.append((world.vm.job, world.vm.state))
+
+    def over() -> bool:
+        return world.vm.job is None and world.vm.state is PowerState.RUNNING
 
     given_up(world, stuck)
     assert gone == [(None, PowerState.RUNNING)]

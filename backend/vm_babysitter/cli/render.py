@@ -1,5 +1,6 @@
 """Results as text for people and as plain data for programs."""
 
+import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -8,6 +9,8 @@ import click
 import msgspec
 
 from vm_babysitter.domain.chain import Chain, Method, Point
+from vm_babysitter.domain.cost import Cost, estimate
+from vm_babysitter.domain.reread import DEFAULT_RUNS
 from vm_babysitter.domain.vm import Vm, judge_disk
 from vm_babysitter.engine.backup import BackedUp
 from vm_babysitter.engine.catalog import point_name
@@ -73,19 +76,51 @@ def vms_data(vms: Sequence[Vm]) -> list[dict[str, Any]]:
 
 def plan_text(vm: Vm, planned: Planned) -> str:
     """Say what the next backup would do and why."""
-    plan = planned.plan
+    plan, cost = planned.plan, _cost(planned)
     kind = "a full backup, in a new backup series" if plan.new_chain else "an increment"
     lines = [f"The next backup of {vm.name!r} is {kind}:"]
     lines += [f"  {reason}" for reason in plan.reasons]
     lines += [f"  note: {note}" for note in plan.notes]
-    rows = [(d.target, METHOD_WORDS[d.method], d.reason) for d in plan.disks]
-    lines.append(table(("DISK", "HOW", "WHY"), rows))
+    rows = [
+        (d.target, _amount(c.read_bytes), METHOD_WORDS[d.method], d.reason)
+        for d, c in zip(plan.disks, cost.disks, strict=True)
+    ]
+    lines += [table(("DISK", "READS ABOUT", "HOW", "WHY"), rows), _cost_text(cost)]
+    lines += [
+        f"Disk {c.target} can be converted so that only its changes are read: "
+        + _convert_command(vm.name, c.target)
+        for c in cost.disks
+        if c.convertible
+    ]
     return "\n".join(lines)
+
+
+def _amount(amount: int | None) -> str:
+    return "not known yet" if amount is None else format_bytes(amount)
+
+
+def _convert_command(vm: str, target: str) -> str:
+    options_end = ["--"] if vm.startswith("-") else []
+    return shlex.join(["vm-babysitter", "convert", *options_end, vm, target])
+
+
+def _cost(planned: Planned) -> Cost:
+    return estimate(
+        planned.plan, planned.disks, planned.states, planned.chain, reread_runs=DEFAULT_RUNS
+    )
+
+
+def _cost_text(cost: Cost) -> str:
+    least = "" if cost.complete else "at least "
+    assumed = f"assuming {cost.bytes_per_second / 1e6:.0f} MB/s"
+    speed = "at the speed of the last backup" if cost.measured else assumed
+    amount, time = format_bytes(cost.read_bytes), format_duration(cost.seconds)
+    return f"It reads {least}about {amount}, which takes about {time} ({speed})."
 
 
 def plan_data(vm: Vm, planned: Planned) -> dict[str, Any]:
     """Return the same as plain data."""
-    plan = planned.plan
+    plan, cost = planned.plan, _cost(planned)
     return {
         "vm": vm.name,
         "uuid": vm.uuid,
@@ -94,6 +129,11 @@ def plan_data(vm: Vm, planned: Planned) -> dict[str, Any]:
         "parent": None if plan.parent is None else plan.parent.seq,
         "reasons": list(plan.reasons),
         "notes": list(plan.notes),
+        "read_bytes": cost.read_bytes,
+        "read_bytes_complete": cost.complete,
+        "seconds": round(cost.seconds, 1),
+        "bytes_per_second": round(cost.bytes_per_second),
+        "speed_measured": cost.measured,
         "disks": [
             {
                 "target": d.target,
@@ -101,8 +141,10 @@ def plan_data(vm: Vm, planned: Planned) -> dict[str, Any]:
                 "reason": d.reason,
                 "since": None if d.since is None else d.since.name,
                 "tracked": d.track,
+                "read_bytes": c.read_bytes,
+                "convertible": c.convertible,
             }
-            for d in plan.disks
+            for d, c in zip(plan.disks, cost.disks, strict=True)
         ],
     }
 

@@ -90,6 +90,8 @@ class Disk:
     """What the image says; empty where it was not or could not be read."""
     virtual_size: int = 0
     """Bytes; 0 where unknown."""
+    allocated: int | None = None
+    """Bytes that its content takes on the host; None where unknown, as with backing files."""
     compat: str = ""
     """qcow2's version (``0.10``, ``1.1``); empty for other formats."""
     unreadable: str = ""
@@ -114,6 +116,8 @@ class Bitmap:
     name: str
     recording: bool
     inconsistent: bool
+    dirty: int | None = None
+    """Bytes that it has marked by now; None where QEMU does not tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,7 @@ class FakeDisk:
             declared_format=self.format,
             real_format="" if self.unreadable else self.format,
             virtual_size=0 if self.unreadable else self.size,
+            allocated=None if self.unreadable or self.layers[1:] else len(self.data) * CLUSTER,
             compat=self.compat if self.format == "qcow2" and not self.unreadable else "",
             unreadable=self.unreadable,
         )
@@ -141,7 +142,10 @@ class FakeDisk:
         layers = tuple(
             Layer(
                 layer.path,
-                tuple(Bitmap(n, b.recording, b.inconsistent) for n, b in layer.bitmaps.items()),
+                tuple(
+                    Bitmap(n, b.recording, b.inconsistent, len(b.dirty) * CLUSTER)
+                    for n, b in layer.bitmaps.items()
+                ),
             )
             for layer in self.layers
         )

@@ -304,6 +304,7 @@ def _look_at(definition: xml.DiskDefinition, probe: Probe | None) -> Disk:
         declared_format=definition.driver_format,
         real_format="" if info is None else info.format,
         virtual_size=0 if info is None else info.virtual_size,
+        allocated=None if info is None else info.allocated,
         compat="" if info is None else info.compat,
         unreadable=unreadable,
         error_policy=definition.error_policy,

@@ -72,4 +72,5 @@ def _bitmap(entry: Json) -> Bitmap:
         name=str(entry.get("name", "")),
         recording=bool(entry.get("recording", False)),
         inconsistent=bool(entry.get("inconsistent", False)),
+        dirty=entry.get("count"),
     )

@@ -94,6 +94,16 @@ def _parsed(path: Path, told: dict[str, Any]) -> ImageInfo:
         backing_format=told.get("backing-filename-format"),
         cluster_size=told.get("cluster-size"),
         compat=specific.get("compat", "") if told["format"] == "qcow2" else "",
+        allocated=_allocated(path, told),
         bitmaps=tuple((bitmap["name"], frozenset(bitmap["flags"])) for bitmap in bitmaps),
         internal_snapshots=len(told.get("snapshots", ())),
     )
+
+
+def _allocated(path: Path, told: dict[str, Any]) -> int | None:
+    if "backing-filename" in told or "data-file" in told.get("format-specific", {}).get("data", {}):
+        return None
+    if path.is_block_device():  # of which nothing is known but its size
+        return int(told["virtual-size"])
+    size: int | None = told.get("actual-size")
+    return size
