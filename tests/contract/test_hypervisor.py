@@ -7,6 +7,7 @@ import pytest
 from tests.support.bench import (
     BROKEN,
     FIRST,
+    FOREIGN,
     GOOD,
     PREFIX,
     SIZE,
@@ -239,6 +240,15 @@ class HypervisorContract:
         vm.start()
         assert bitmaps(bench.hypervisor.disk_states(vm.uuid)[0]) == [{FIRST: GOOD}]
         assert bench.hypervisor.adopt_checkpoint(vm.uuid, checkpoint)
+
+    def test_checkpoints_are_named_whosever_they_are_and_off_too(
+        self, bench: Bench, vm: BenchVm
+    ) -> None:
+        assert bench.hypervisor.checkpoints(vm.uuid) == ()
+        assert bench.hypervisor.adopt_checkpoint(vm.uuid, tracked(bench, vm))
+        vm.begin_foreign_backup(FOREIGN)
+        vm.stop()
+        assert bench.hypervisor.checkpoints(vm.uuid) == (FOREIGN, FIRST)
 
     def test_vm_that_is_off_has_no_state_of_disks(self, bench: Bench) -> None:
         vm = bench.vm()

@@ -28,6 +28,8 @@ _STATES = {
     libvirt.VIR_DOMAIN_PAUSED: "paused",
     libvirt.VIR_DOMAIN_SHUTOFF: "shutoff",
     libvirt.VIR_DOMAIN_CRASHED: "crashed",
+    libvirt.VIR_DOMAIN_SHUTDOWN: "shutting down",
+    libvirt.VIR_DOMAIN_PMSUSPENDED: "pmsuspended",
 }
 
 
@@ -87,8 +89,25 @@ class Operations:
         """Save a VM's memory and switch it off; it goes on from there at the next start."""
         self._domain(name).managedSave(0)
 
+    def save(self, name: str, path: str) -> None:
+        """Save a VM's memory into a file and switch it off."""
+        self._domain(name).save(path)
+
+    def restore(self, path: str) -> None:
+        """Have a VM go on from a file that ``save`` made."""
+        self._connection.restore(path)
+
+    def wake(self, name: str) -> None:
+        """Wake a guest that has suspended itself."""
+        self._domain(name).pMWakeup(0)
+
     def state(self, name: str) -> str:
         number = self._domain(name).state()[0]
+        return _STATES.get(number, str(number))
+
+    def state_now(self, name: str) -> str:
+        """The same of a VM whose QEMU may not answer."""
+        number = self._connection.lookupByName(name).state()[0]
         return _STATES.get(number, str(number))
 
     def xml(self, name: str, inactive: bool) -> str:
@@ -102,12 +121,16 @@ class Operations:
         """The type of the job that libvirt has under way; 0 is none."""
         return int(self._domain(name).jobInfo()[0])
 
+    def job_now(self, name: str) -> int:
+        """The same of a VM whose QEMU may not answer."""
+        return int(self._connection.lookupByName(name).jobInfo()[0])
+
     def begin_backup(self, name: str, backup: str, checkpoint: str | None) -> None:
         """Start a backup job of somebody else's."""
         self._domain(name).backupBegin(backup, checkpoint, 0)
 
     def abort_job(self, name: str) -> None:
-        self._domain(name).abortJob()
+        self._connection.lookupByName(name).abortJob()
 
     def snapshot(self, name: str, xml: str, flags: int) -> None:
         self._domain(name).snapshotCreateXML(xml, flags)

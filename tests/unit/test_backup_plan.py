@@ -138,10 +138,23 @@ def test_a_raw_disk_is_compared_and_gets_no_bitmap() -> None:
     assert disk.parent is not None
 
 
-def test_an_image_with_internal_snapshots_gets_no_bitmap() -> None:
-    states = {"vda": disk_state(BOTH, snapshots=1)}
+@pytest.mark.parametrize("wanted", [False, True])
+def test_an_image_with_internal_snapshots_is_tracked_only_where_the_user_wants_it(
+    wanted: bool,
+) -> None:
+    states = {"vda": disk_state(BOTH, snapshots=1), "vdb": disk_state((), target="vdb")}
+    disks = [tracked_disk(), tracked_disk("vdb", path="/vms/b")]
     for found in (None, full_points(2)):
-        assert [d.track for d in plan_backup([tracked_disk()], states, found).disks] == [False]
+        plan = plan_backup(disks, states, found, track_snapshots=wanted)
+        assert [d.track for d in plan.disks] == [wanted, True]
+    assert plan.disks[0].method is (Method.BITMAP if wanted else Method.SCAN)
+    assert ("internal snapshots" in plan.disks[0].reason) is not wanted
+
+
+def test_what_cannot_be_tracked_anyway_is_compared_for_that_reason() -> None:
+    states = {"vda": disk_state((), snapshots=1)}
+    (disk,) = plan_backup([compared_disk()], states, full_points(1), track_snapshots=True).disks
+    assert (disk.track, "raw" in disk.reason) == (False, True)
 
 
 def test_a_new_disk_is_a_full_of_its_own_within_an_increment() -> None:
@@ -265,6 +278,19 @@ def test_a_damaged_bitmap_is_of_no_use_and_goes_however_new_it_is(below: bool) -
     assert names[2] not in removable(state, full_points(4))
     foreign = [Bitmap("virtnbdbackup.0", recording=False, inconsistent=True)]
     assert removable(disk_state(foreign), full_points(4)) == []
+
+
+def test_no_bitmap_of_ours_keeps_a_vm_from_going_back_to_an_internal_snapshot() -> None:
+    newest = [bitmap_of(seq) for seq in (2, 3)]
+    on_vdb = [bitmap_of(seq, target="vdb") for seq in (2, 3)]
+    points = [point(seq, seq - 1 if seq else None, tracked=("vda", "vdb")) for seq in range(4)]
+    states = [
+        disk_state(good(*newest, "foreign"), snapshots=1),
+        disk_state(good(*on_vdb), target="vdb"),
+    ]
+    found = removable_bitmaps(states, [chain(*points)])
+    assert found == tuple((name, ("vda",)) for name in newest)
+    assert removable_bitmaps(states, [chain(*points)], track_snapshots=True) == ()
 
 
 def test_bitmaps_of_archived_chains_and_of_attempts_without_a_point_go() -> None:

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.support.engine_world import EngineWorld
+from tests.support.fakes.disk import FakeBitmap
 from tests.support.points import (
     MIB,
     a_disk,
@@ -51,7 +52,7 @@ from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.planning import Planned, Planner
 from vm_babysitter.engine.restore import Restore, Restored
 from vm_babysitter.engine.verify import Verified, Verify
-from vm_babysitter.ports import Hypervisor, Observer, Store, StoredVm
+from vm_babysitter.ports import ActiveJob, Hypervisor, JobKind, Observer, Store, StoredVm
 
 NAME = 'it\'s a "{VM}" 猫'
 
@@ -301,6 +302,7 @@ def test_a_plan_says_what_and_why_and_changes_nothing(app: FakeApp) -> None:
         "seconds": 0.0,
         "bytes_per_second": 150_000_000,
         "speed_measured": False,
+        "foreign": [],
         "disks": [
             {
                 "target": "vda",
@@ -353,6 +355,24 @@ def test_a_plan_names_the_converter_for_a_raw_disk(ram_path: Path, name: str, co
         wanted = f"Disk vda can be converted so that only its changes are read: {command}\n"
         assert wanted in text
         app.world.backup()
+
+
+def test_a_plan_names_what_is_of_other_programs(app: FakeApp) -> None:
+    app.world.disk.layers[0].bitmaps["x's"] = FakeBitmap()
+    app.world.vm.foreign_job = ActiveJob(JobKind.BACKUP, "serving /run/x", "/run/x")
+    said = app.json("plan", NAME)["foreign"]
+    assert ["x's" in said[0], "a backup job is running (serving /run/x)" in said[1]] == [True] * 2
+    text = app.call("plan", NAME).stdout
+    assert all(f"  foreign: {thing}\n" in text for thing in said)
+
+
+def test_images_with_internal_snapshots_are_tracked_on_demand(app: FakeApp) -> None:
+    app.world.disk.internal_snapshots = 1
+    for wanted in (["--track-internal-snapshots"], []):
+        assert app.json("plan", NAME, *wanted)["disks"][0]["tracked"] is bool(wanted)
+        made = app.json("backup", NAME, *wanted)["manifest"]
+        assert (made["checkpoint"] is not None) is bool(wanted)
+        assert bool(app.world.bitmaps()) is bool(wanted)
 
 
 # --- backup

@@ -112,7 +112,6 @@ def test_a_bitmap_is_chosen(facts: Facts, name: str) -> None:
 REFUSED: dict[str, tuple[Facts, str]] = {
     "QEMU says nothing": (Facts(state=None), "does not tell"),
     "no layers": (Facts(state=disk_state()), "does not tell"),
-    "internal snapshots": (Facts(state=disk_state(BOTH, snapshots=1)), "internal snapshots"),
     "no bitmaps": (Facts(state=disk_state(())), "is gone"),
     "another disk's bitmap of the same moment": (
         Facts(state=disk_state(good(bitmap_of(1, target="vdb")))),
@@ -212,7 +211,7 @@ def sound(state: DiskState, name: str) -> bool:
 def trustworthy(facts: Facts, chosen: str) -> bool:
     """Whether decision 7 holds for the bitmap that was chosen."""
     state, disk = facts.state, facts.disk.disk
-    if state is None or state.internal_snapshots or not sound(state, chosen):
+    if state is None or not sound(state, chosen):
         return False
     if Distrust(disk.target, chosen) in facts.distrusted or not state.identity:
         return False
@@ -266,7 +265,6 @@ def facts_of_any_kind(draw: st.DrawFn) -> Facts:
     state = disk_state(
         *layers,
         identity=draw(mostly(IDENTITY, "", "inode:5")),
-        snapshots=draw(mostly(0, 1)),
     )
     return Facts(
         disk=tracked_disk(size=draw(mostly(MIB, MIB // 2, 2 * MIB)), path=draw(mostly(PATH, "/o"))),

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from tests.support.points import a_disk
 from vm_babysitter.domain.vm import (
+    QEMU_RUNS,
+    Access,
     Bitmap,
     Disk,
     DiskKind,
@@ -17,6 +19,7 @@ from vm_babysitter.domain.vm import (
     PowerState,
     Verdict,
     Vm,
+    access_of,
     eligible_disks,
     judge_disk,
 )
@@ -111,3 +114,21 @@ def test_a_layer_finds_its_bitmap_by_name() -> None:
     bitmap = Bitmap("b", recording=True, inconsistent=False)
     assert Layer("/x", (bitmap,)).bitmap("b") is bitmap
     assert Layer("/x", (bitmap,)).bitmap("c") is None
+
+
+ACCESS: dict[PowerState, Access] = {
+    PowerState.RUNNING: Access.LIVE,
+    PowerState.PAUSED: Access.LIVE,
+    PowerState.STUCK: Access.LIVE,
+    PowerState.SUSPENDED: Access.LIVE,
+    PowerState.CRASHED: Access.LIVE,
+    PowerState.OFF: Access.OFF,
+    PowerState.SHUTTING_DOWN: Access.WAIT,
+    PowerState.UNKNOWN: Access.WAIT,
+}
+
+
+@pytest.mark.parametrize("state", PowerState)
+def test_each_state_of_a_vm_says_how_its_disks_are_read(state: PowerState) -> None:
+    assert access_of(state) is ACCESS[state]
+    assert (state in QEMU_RUNS) is (ACCESS[state] is Access.LIVE)

@@ -13,7 +13,7 @@ import msgspec
 
 from vm_babysitter.cli import render
 from vm_babysitter.cli.composition import App, Compose, Effort, Place
-from vm_babysitter.cli.options import effort_options
+from vm_babysitter.cli.options import effort_options, track_snapshots_option
 from vm_babysitter.cli.progress import TerminalObserver
 from vm_babysitter.cli.stopping import stoppable
 from vm_babysitter.domain.errors import BabysitterError, Exit, PointNotFound
@@ -115,9 +115,10 @@ def vms(session: Session, as_json: bool) -> None:
 @cli.command()
 @click.argument("vm")
 @click.option("--full", is_flag=True, help="Plan a new full backup.")
+@track_snapshots_option
 @_JSON
 @click.pass_obj
-def plan(session: Session, vm: str, full: bool, as_json: bool) -> None:
+def plan(session: Session, vm: str, full: bool, track_snapshots: bool, as_json: bool) -> None:
     """Say what the next backup of VM would do, and why; change nothing."""
     with session.app(as_json=as_json) as app, app.planner() as (planner, hypervisor):
         known = None if full else planner.unchanged(vm)
@@ -129,7 +130,7 @@ def plan(session: Session, vm: str, full: bool, as_json: bool) -> None:
             )
             return
         found = hypervisor.vm(vm)
-        planned = planner.plan(found, force_full=full)
+        planned = planner.plan(found, force_full=full, track_snapshots=track_snapshots)
     _print(
         as_json,
         lambda: render.plan_data(found, planned),
@@ -151,6 +152,7 @@ def plan(session: Session, vm: str, full: bool, as_json: bool) -> None:
     show_default=True,
     help="In the course of N backups read once again what is called unchanged; 0: never.",
 )
+@track_snapshots_option
 @effort_options
 @_JSON
 @click.pass_obj
@@ -160,12 +162,15 @@ def backup(
     full: bool,
     compress: bool,
     reread_runs: int,
+    track_snapshots: bool,
     effort: Effort,
     as_json: bool,
 ) -> None:
     """Make the next restore point of VM, running or off, as it is."""
     with session.app(as_json=as_json) as app, app.backup(effort, compress=compress) as work:
-        result = work.run(vm, force_full=full, reread_runs=reread_runs)
+        result = work.run(
+            vm, force_full=full, reread_runs=reread_runs, track_snapshots=track_snapshots
+        )
     _print(as_json, lambda: render.backup_data(result), lambda: render.backup_text(result))
     warned = bool(result.point.warnings) and not result.unchanged
     if warned or result.left or result.vm_resumed:

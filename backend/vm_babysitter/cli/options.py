@@ -32,6 +32,18 @@ class Rate(click.ParamType[int]):
         return rate
 
 
+track_snapshots_option = click.option(
+    "--track-internal-snapshots",
+    "track_snapshots",
+    is_flag=True,
+    help=(
+        "Have change tracking in images with internal snapshots, too. Going back to such a "
+        "snapshot then fails until the tracking is removed."
+    ),
+)
+"""For those who take internal snapshots and hardly ever go back to one."""
+
+
 def effort_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say how hard it may work, as one ``effort``."""
 

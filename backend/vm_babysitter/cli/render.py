@@ -81,6 +81,7 @@ def plan_text(vm: Vm, planned: Planned) -> str:
     lines = [f"The next backup of {vm.name!r} is {kind}:"]
     lines += [f"  {reason}" for reason in plan.reasons]
     lines += [f"  note: {note}" for note in plan.notes]
+    lines += [f"  foreign: {thing}" for thing in plan.foreign]
     rows = [
         (d.target, _amount(c.read_bytes), METHOD_WORDS[d.method], d.reason)
         for d, c in zip(plan.disks, cost.disks, strict=True)
@@ -134,6 +135,7 @@ def plan_data(vm: Vm, planned: Planned) -> dict[str, Any]:
         "seconds": round(cost.seconds, 1),
         "bytes_per_second": round(cost.bytes_per_second),
         "speed_measured": cost.measured,
+        "foreign": list(plan.foreign),
         "disks": [
             {
                 "target": d.target,

@@ -27,6 +27,10 @@ from vm_babysitter.domain.vm import (
 
 _SEVERAL_LAYERS = "the VM is off, and only its QEMU merges change tracking over snapshot layers"
 
+_SNAPSHOTS = (
+    "the image holds internal snapshots: change tracking would keep the VM from going back to them"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class DiskPlan:
@@ -59,6 +63,8 @@ class BackupPlan:
     disks: tuple[DiskPlan, ...]
     notes: tuple[str, ...] = ()
     """What the user should know of this backup, kept in the point."""
+    foreign: tuple[str, ...] = ()
+    """What other programs have on this VM, see ``domain.foreign``; not kept."""
 
     @property
     def level(self) -> Literal["full", "inc"]:
@@ -92,6 +98,7 @@ def plan_backup(  # noqa: PLR0913
     force_full: bool = False,
     distrusted: Collection[Distrust] = (),
     left_out: Sequence[DiskVerdict] = (),
+    track_snapshots: bool = False,
 ) -> BackupPlan:
     """Decide what the next backup does.
 
@@ -103,7 +110,10 @@ def plan_backup(  # noqa: PLR0913
         force_full: the user wants a new chain.
         distrusted: bitmaps that must not be used although they look well.
         left_out: the VM's other disks; a new chain's first point says so.
+        track_snapshots: the user wants change tracking in images with internal snapshots, too.
     """
+    if not track_snapshots:
+        disks = [_untracked_with_snapshots(d, states.get(d.disk.target)) for d in disks]
     reasons, parent = _choose_parent(chain, force_full=force_full)
     if parent is None or chain is None:
         full = tuple(_full(d, states, "no earlier restore point to build on") for d in disks)
@@ -117,6 +127,13 @@ def plan_backup(  # noqa: PLR0913
     why = {d.disk.target: f": {d.reason}" for d in left_out}
     notes = tuple(f"disk {target} is no longer backed up{why.get(target, '')}" for target in gone)
     return BackupPlan(False, parent, reasons, plans, notes)
+
+
+def _untracked_with_snapshots(verdict: DiskVerdict, state: DiskState | None) -> DiskVerdict:
+    """Let a disk that would be tracked be compared, if its image holds internal snapshots."""
+    if verdict.verdict is not Verdict.TRACKED or state is None or not state.internal_snapshots:
+        return verdict
+    return DiskVerdict(verdict.disk, Verdict.COMPARED, _SNAPSHOTS)
 
 
 def _impatient(disk: DiskVerdict) -> str:
@@ -159,7 +176,6 @@ def _disk_plan(
     parent: PointDisk | None = None,
 ) -> DiskPlan:
     disk, state = verdict.disk, states.get(verdict.disk.target)
-    snapshots = 0 if state is None else state.internal_snapshots
     return DiskPlan(
         target=disk.target,
         method=method,
@@ -167,7 +183,7 @@ def _disk_plan(
         path=disk.path,
         identity="" if state is None else state.identity,
         source_format=disk.declared_format or disk.real_format,
-        track=verdict.verdict is Verdict.TRACKED and snapshots == 0,
+        track=verdict.verdict is Verdict.TRACKED,
         since=since,
         parent=parent,
     )
@@ -215,8 +231,6 @@ def find_trusted(
     disk = verdict.disk
     if state is None or not state.layers:
         return None, "QEMU does not tell the state of this disk"
-    if state.internal_snapshots:
-        return None, "the image holds internal snapshots, which change tracking would block"
     why = ""  # of the youngest: those before it are removed in time and tell nothing
     size = disk.virtual_size
     for point in lineage:
@@ -276,14 +290,20 @@ def _bitmap_problem(layers: Sequence[Layer], name: str, *, distrust: bool) -> st
 
 
 def removable_bitmaps(
-    states: Sequence[DiskState], chains: Sequence[Chain], keep: int = 2
+    states: Sequence[DiskState],
+    chains: Sequence[Chain],
+    keep: int = 2,
+    *,
+    track_snapshots: bool = False,
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Say which of our bitmaps on a VM's disks serve nothing any more.
 
     Kept are those of the ``keep`` newest committed points of the live chain, unless they are
     damaged: such ones are of no use, and as long as they are there QEMU refuses to resize the
-    disk. Only names that carry the id of one of ``chains`` are ever given: others are not
-    provably ours.
+    disk. None is kept on a disk whose image holds internal snapshots, unless the user wants
+    that (``track_snapshots``): QEMU refuses to go back to a snapshot of an image with bitmaps.
+    Only names that carry the id of one of ``chains`` are ever given: others are not provably
+    ours.
 
     Returns (checkpoint name, targets that have it), sorted by name.
     """
@@ -294,9 +314,10 @@ def removable_bitmaps(
     kept = {c.bitmap(target) for c in checkpoints for target in c.disks}
     prefixes = tuple(checkpoint_prefix(chain.id) for chain in chains)
 
-    def useless(bitmap: Bitmap) -> bool:
+    def useless(state: DiskState, bitmap: Bitmap) -> bool:
+        in_the_way = bool(state.internal_snapshots) and not track_snapshots
         ours = bitmap.name.startswith(prefixes)
-        return ours and (bitmap.name not in kept or bitmap.inconsistent)
+        return ours and (in_the_way or bitmap.name not in kept or bitmap.inconsistent)
 
     return _bitmaps(states, useless)
 
@@ -308,7 +329,7 @@ def bitmaps_of(
 
     Returns (bitmap's name, targets that have it), sorted by name.
     """
-    return _bitmaps(states, lambda b: belongs_to(b.name, checkpoint))
+    return _bitmaps(states, lambda _, b: belongs_to(b.name, checkpoint))
 
 
 def belongs_to(bitmap: str, checkpoint: str) -> bool:
@@ -317,10 +338,10 @@ def belongs_to(bitmap: str, checkpoint: str) -> bool:
 
 
 def _bitmaps(
-    states: Sequence[DiskState], wanted: Callable[[Bitmap], bool]
+    states: Sequence[DiskState], wanted: Callable[[DiskState, Bitmap], bool]
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     found: dict[str, list[str]] = {}
     for state in states:
-        for name in {b.name for layer in state.layers for b in layer.bitmaps if wanted(b)}:
+        for name in {b.name for layer in state.layers for b in layer.bitmaps if wanted(state, b)}:
             found.setdefault(name, []).append(state.target)
     return tuple((name, tuple(targets)) for name, targets in sorted(found.items()))

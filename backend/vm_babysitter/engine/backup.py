@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from vm_babysitter.domain.backup_plan import Distrust
 from vm_babysitter.domain.chain import (
@@ -65,6 +66,7 @@ class _Wishes:
 
     force_full: bool
     reread_runs: int
+    track_snapshots: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,12 @@ class Backup:
         self._unchanged = Unchanged(tools.sight, store)
 
     def run(
-        self, name: str, *, force_full: bool = False, reread_runs: int = DEFAULT_RUNS
+        self,
+        name: str,
+        *,
+        force_full: bool = False,
+        reread_runs: int = DEFAULT_RUNS,
+        track_snapshots: bool = False,
     ) -> BackedUp:
         """Back up one VM. One that is started or switched off meanwhile is backed up again.
 
@@ -98,11 +105,12 @@ class Backup:
             force_full: begin a new chain.
             reread_runs: backups within which each block is read again that change tracking
                 calls unchanged; 0 means never.
+            track_snapshots: have change tracking in images with internal snapshots, too.
 
         Raises:
             BabysitterError: nothing that was there before has changed.
         """
-        wishes = _Wishes(force_full, reread_runs)
+        wishes = _Wishes(force_full, reread_runs, track_snapshots)
         started = self._tools.clock.now()
         with self._store.lock():
             for left in reversed(range(_TRIES)):
@@ -133,7 +141,7 @@ class Backup:
         check_idle(hypervisor, vm)
         self._observer.step("plan")
         try:
-            planned = self._adopt(vm, force_full=wishes.force_full)
+            planned = self._adopt(vm, wishes)
             self._observer.step("adopted")
             chain, attempt = self._new_attempt(vm, planned)
         except BaseException:
@@ -148,6 +156,8 @@ class Backup:
                 raise VmStopped(vm.name) from error
             raise
         left = self._finish(vm, planned, chain, attempt, made)
+        if access_of(vm.state) is Access.LIVE:
+            left = left or self._tidy(vm, wishes)
         kept = made.point if made.committed or planned.plan.parent is None else planned.plan.parent
         return BackedUp(chain.directory, kept, 0.0, left, unchanged=not made.committed)
 
@@ -166,18 +176,23 @@ class Backup:
             vm = self._tools.hypervisor.vm(vm.uuid)
         return vm
 
-    def _adopt(self, vm: Vm, *, force_full: bool) -> Planned:
+    def _adopt(self, vm: Vm, wishes: _Wishes) -> Planned:
         """Plan, and have libvirt validate every bitmap that the plan trusts.
 
         It can do so only while QEMU runs. Of a VM that is off the image itself tells enough:
         what QEMU has stored in good order is whole.
         """
-        planner = Planner(self._tools.sight, self._store)
+        plan = partial(
+            Planner(self._tools.sight, self._store).plan,
+            vm,
+            force_full=wishes.force_full,
+            track_snapshots=wishes.track_snapshots,
+        )
         if access_of(vm.state) is Access.OFF:
-            return planner.plan(vm, force_full=force_full)
+            return plan()
         distrusted: set[Distrust] = set()
         for _ in range(_ADOPT_TRIES):
-            planned = planner.plan(vm, force_full=force_full, distrusted=distrusted)
+            planned = plan(distrusted=distrusted)
             refused = [
                 Distrust(disk.target, disk.since.name)
                 for disk in planned.plan.disks
@@ -190,7 +205,7 @@ class Backup:
         everything = {
             Distrust(d.target, d.since.name) for d in planned.plan.disks if d.since is not None
         }
-        return planner.plan(vm, force_full=force_full, distrusted=distrusted | everything)
+        return plan(distrusted=distrusted | everything)
 
     def _new_attempt(self, vm: Vm, planned: Planned) -> tuple[Chain, Attempt]:
         clock, places = self._tools.clock, self._tools.places
@@ -266,12 +281,18 @@ class Backup:
             if planned.plan.new_chain and planned.chain is not None:
                 why = planned.plan.reasons[0]
                 self._store.archive(vm.uuid, planned.chain, why)
-            self._observer.step("tidy")
-            if access_of(vm.state) is Access.LIVE:
-                self._reconciler.tidy(vm)
             point = made.point if made.committed else planned.plan.parent
             if made.evidence is not None and point is not None:
                 self._unchanged.note(chain, point, made.evidence, self._tools.clock.now())
+        except (BabysitterError, OSError) as error:
+            return str(error)
+        return ""
+
+    def _tidy(self, vm: Vm, wishes: _Wishes) -> str:
+        """Remove bitmaps that serve nothing any more. Returns what failed."""
+        self._observer.step("tidy")
+        try:
+            self._reconciler.tidy(vm, track_snapshots=wishes.track_snapshots)
         except (BabysitterError, OSError) as error:
             return str(error)
         return ""

@@ -1,11 +1,12 @@
 """Gathers the facts of a VM and has the next backup planned."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from vm_babysitter.domain.backup_plan import BackupPlan, Distrust, live_chain, plan_backup
 from vm_babysitter.domain.chain import Chain, Point, disk_layers
 from vm_babysitter.domain.errors import Busy, PointDamaged, VmNotEligible
+from vm_babysitter.domain.foreign import foreign_things
 from vm_babysitter.domain.vm import (
     Access,
     DiskState,
@@ -18,7 +19,7 @@ from vm_babysitter.domain.vm import (
 )
 from vm_babysitter.engine.tools import Sight
 from vm_babysitter.engine.unchanged import Unchanged
-from vm_babysitter.ports import Hypervisor, JobKind, Store
+from vm_babysitter.ports import ActiveJob, Hypervisor, JobKind, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,15 @@ def check_idle(hypervisor: Hypervisor, vm: Vm) -> None:
     """Raise Busy if a job is under way that a backup would wait for in vain."""
     job = hypervisor.active_job(vm.uuid)
     if job is not None:
-        reason = f"{job.kind} is running ({job.detail})"
-        if job.kind is JobKind.BACKUP:
-            # It may be that of an interrupted backup into another folder, which only knows it.
-            reason += "; should nobody be at it any more, `virsh domjobabort` ends it"
-        raise Busy(f"VM {vm.name!r}", reason)
+        raise _busy(vm, job)
+
+
+def _busy(vm: Vm, job: ActiveJob) -> Busy:
+    reason = f"{job.kind} is running ({job.detail})"
+    if job.kind is JobKind.BACKUP:
+        # It may be that of an interrupted backup into another folder, which only knows it.
+        reason += "; should nobody be at it any more, `virsh domjobabort` ends it"
+    return Busy(f"VM {vm.name!r}", reason)
 
 
 class Planner:
@@ -69,18 +74,31 @@ class Planner:
         return None if self._store is None else Unchanged(self._sight, self._store).find(name)
 
     def plan(
-        self, vm: Vm, *, force_full: bool = False, distrusted: Collection[Distrust] = ()
+        self,
+        vm: Vm,
+        *,
+        force_full: bool = False,
+        distrusted: Collection[Distrust] = (),
+        track_snapshots: bool = False,
     ) -> Planned:
         """Plan the next backup, after the indexes it would build on were checked.
 
+        Args and what is planned: see ``plan_backup``.
+
         Raises:
-            VmNotEligible, Busy, ImageUnreadable, UnsupportedFormat, Damaged.
+            Busy: its disks cannot be looked at now.
+            VmNotEligible, ImageUnreadable, UnsupportedFormat, Damaged.
         """
         disks = check_eligible(vm)
         left_out = [v for v in map(judge_disk, vm.disks) if v.verdict is Verdict.LEFT_OUT]
         access = access_of(vm.state)
+        job = self._hypervisor.active_job(vm.uuid)
+        if job is not None and job.kind is JobKind.MIGRATION:  # QEMU has given its images up
+            raise _busy(vm, job)
         states = self._states(vm, disks, access)
-        chain = live_chain(self._store.chains(vm.uuid)) if self._store else None
+        chains = self._store.chains(vm.uuid) if self._store else ()
+        chain = live_chain(chains)
+        foreign = self._foreign(vm, states, chains, job)
         while True:
             plan = plan_backup(
                 disks,
@@ -90,10 +108,11 @@ class Planner:
                 force_full=force_full,
                 distrusted=distrusted,
                 left_out=left_out,
+                track_snapshots=track_snapshots,
             )
             damage = self._damaged_index(vm, chain, plan)
             if damage is None or chain is None:
-                return Planned(plan, chain, disks, states)
+                return Planned(replace(plan, foreign=foreign), chain, disks, states)
             chain = chain.with_problem(damage.seq, damage.reason)
 
     def _states(self, vm: Vm, disks: Sequence[DiskVerdict], access: Access) -> dict[str, DiskState]:
@@ -102,6 +121,24 @@ class Planner:
         if access is Access.OFF:
             return {d.disk.target: self._sight.offline.look(d.disk).state for d in disks}
         return {s.target: s for s in self._hypervisor.disk_states(vm.uuid)}
+
+    def _foreign(
+        self,
+        vm: Vm,
+        states: Mapping[str, DiskState],
+        chains: Sequence[Chain],
+        job: ActiveJob | None,
+    ) -> tuple[str, ...]:
+        """Say what other programs have on this VM, a running job last."""
+        checkpoints = self._hypervisor.checkpoints(vm.uuid)
+        found = foreign_things(tuple(states.values()), checkpoints, chains)
+        sockets = {attempt.socket for chain in chains for attempt in chain.attempts} - {""}
+        if job is None or job.socket in sockets:
+            return found
+        return (
+            *found,
+            f"{job.kind} is running ({job.detail}): a backup is refused until it has ended",
+        )
 
     def _damaged_index(self, vm: Vm, chain: Chain | None, plan: BackupPlan) -> PointDamaged | None:
         """Return what is wrong with the block indexes that the plan builds on, if anything."""

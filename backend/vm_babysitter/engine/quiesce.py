@@ -10,6 +10,13 @@ from vm_babysitter.domain.vm import PowerState, Vm
 from vm_babysitter.ports import FreezeGuard, Hypervisor, Observer
 
 _THAW_TRIES = 3
+_NOBODY_ANSWERS = {
+    PowerState.PAUSED: "the VM is paused",
+    PowerState.STUCK: "the VM is paused",
+    PowerState.SUSPENDED: "the VM is suspended by the guest",
+    PowerState.CRASHED: "the VM has crashed",
+}
+"""Why no agent is asked at all."""
 _NOT_HELD = "the file systems did not stay frozen until the backup had begun"
 
 
@@ -30,8 +37,7 @@ def quiesced(
     No agent, a refusal or a time-out is a note, never a failure. The guard thaws if we die, or
     where the agent does not tell us that it has.
     """
-    paused = vm.state in {PowerState.PAUSED, PowerState.STUCK}
-    missing = "the VM is paused" if paused else hypervisor.agent_missing(vm.uuid)
+    missing = _NOBODY_ANSWERS.get(vm.state) or hypervisor.agent_missing(vm.uuid)
     if missing:
         yield Quiesced(False, missing)
         return

@@ -111,10 +111,11 @@ class Reconciler:
             )
         return access_of(self._hypervisor.power(vm.uuid))
 
-    def tidy(self, vm: Vm) -> None:
-        """Remove our bitmaps that no further backup will use."""
+    def tidy(self, vm: Vm, *, track_snapshots: bool = False) -> None:
+        """Remove our bitmaps that no further backup will use, or that are in the user's way."""
         states = self._hypervisor.disk_states(vm.uuid)
-        for name, targets in removable_bitmaps(states, self._store.chains(vm.uuid)):
+        chains = self._store.chains(vm.uuid)
+        for name, targets in removable_bitmaps(states, chains, track_snapshots=track_snapshots):
             self._hypervisor.remove_bitmaps(vm.uuid, name, targets)
 
     def _remove_bitmaps(self, vm: Vm, attempt: Attempt, access: Access) -> bool:

@@ -133,6 +133,9 @@ class Hypervisor(Protocol):
         If anything is refused or fails, no checkpoint and no bitmap of the request stays.
         """
 
+    def checkpoints(self, uuid: str) -> tuple[str, ...]:
+        """Return the names of the checkpoints that libvirt knows, sorted; running or not."""
+
     def forget_checkpoints(self, uuid: str, prefix: str) -> None:
         """Drop libvirt's metadata of the checkpoints of this name prefix; bitmaps stay."""
 

@@ -213,6 +213,10 @@ class FakeHypervisor(Faults):
         )
 
     @faulty
+    def checkpoints(self, uuid: str) -> tuple[str, ...]:
+        return tuple(sorted(self._find(uuid).checkpoints))
+
+    @faulty
     def forget_checkpoints(self, uuid: str, prefix: str) -> None:
         vm = self._find(uuid)
         vm.checkpoints = {n: d for n, d in vm.checkpoints.items() if not n.startswith(prefix)}

@@ -214,6 +214,12 @@ class LibvirtHypervisor:
         except OSError as error:
             raise ScratchUnfit(str(folder), error.strerror or str(error)) from error
 
+    def checkpoints(self, uuid: str) -> tuple[str, ...]:
+        """See the port."""
+        with translated("Asking for checkpoints", uuid, self._connection.uri):
+            found = self._domain(uuid).listAllCheckpoints()
+            return tuple(sorted(checkpoint.getName() for checkpoint in found))
+
     def forget_checkpoints(self, uuid: str, prefix: str) -> None:
         """See the port."""
         with translated("Dropping checkpoint metadata", uuid, self._connection.uri):
