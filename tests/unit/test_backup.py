@@ -120,6 +120,11 @@ def move(disk: FakeDisk) -> None:
     disk.path = disk.layers[0].path = "/vms/elsewhere.qcow2"
 
 
+def move_to_another_pool(disk: FakeDisk) -> None:
+    move(disk)
+    exchange(disk)
+
+
 def break_down(disk: FakeDisk) -> None:
     disk.store_bitmaps()
     disk.break_bitmaps()
@@ -139,7 +144,8 @@ def snapshot_inside(disk: FakeDisk) -> None:
         (shrink, Method.SCAN, "smaller"),
         (grow, Method.BITMAP, "tracked"),
         (exchange, Method.SCAN, "another image"),
-        (move, Method.SCAN, "another image"),
+        (move, Method.BITMAP, "tracked"),
+        (move_to_another_pool, Method.SCAN, "another image"),
         (break_down, Method.SCAN, "damaged"),
         (forget, Method.SCAN, "gone"),
         (snapshot_inside, Method.SCAN, "internal snapshots"),
@@ -171,16 +177,74 @@ def test_disks_come_and_go(grown: EngineWorld) -> None:
     result = grown.backup()
     exact(grown, result)
     assert [d.method for d in result.point.disks] == [Method.BITMAP, Method.FULL]
+    assert result.point.notes == ("disk vdb is new",)
     assert result.point.checkpoint is not None
     assert result.point.checkpoint.disks == ("vda",)
     more.write(100, b"changed")
     result = grown.backup()
     exact(grown, result)
     assert [d.method for d in result.point.disks] == [Method.BITMAP, Method.SCAN]
+    assert result.point.notes == ()
     del grown.vm.disks["vdb"]
     result = grown.backup()
     exact(grown, result)
-    assert result.point.warnings == ("disk vdb is no longer backed up",)
+    assert result.point.notes == (
+        "disk vdb is no longer part of the VM; earlier restore points keep it",
+    )
+    assert result.point.warnings == ()
+
+
+def test_a_disk_with_another_target_is_compared_with_what_it_was(grown: EngineWorld) -> None:
+    grown.backup()
+    disk = grown.vm.disks.pop("vda")
+    disk.target = "hdc"
+    grown.vm.disks["hdc"] = disk
+    new = FakeDisk("vda", size=2 * BLOCK, path="/vms/new.qcow2", identity="inode:9")
+    new.layers[0].path = new.path
+    new.write(0, b"quite another disk")
+    grown.vm.disks["vda"] = new
+    disk.write(BLOCK, b"told apart")
+    result = grown.backup()
+    exact(grown, result)
+    old, other = result.point.disks
+    assert (old.target, old.method, old.parent, old.parent_file) == (
+        "hdc",
+        Method.SCAN,
+        "000001-inc",
+        "vda.qcow2",
+    )
+    assert old.written_bytes == BLOCK
+    assert (other.method, other.parent_file) == (Method.SCAN, "")
+    assert "hdc was disk vda before" in result.point.notes[0]
+    disk.write(2 * BLOCK, b"changed")
+    result = grown.backup()
+    exact(grown, result)
+    assert [d.method for d in result.point.disks] == [Method.BITMAP, Method.BITMAP]
+    assert (result.point.disks[0].parent_file, result.point.notes) == ("", ())
+
+
+def test_a_vm_that_was_renamed_or_made_anew_says_so(grown: EngineWorld) -> None:
+    grown.vm.name = grown.name = "another name"
+    assert grown.backup().point.notes == ('the VM was called "it\'s a VM" before',)
+    assert grown.backup().point.notes == ()
+    old = grown.vm.uuid
+    del grown.hypervisor.machines[old]
+    grown.vm = grown.hypervisor.add(grown.name, FakeDisk(size=BLOCK))
+    made = grown.backup().point
+    assert made.level == "full"
+    (note,) = made.notes
+    assert f"with another UUID ({old})" in note
+    assert grown.backup().point.notes == ()
+
+
+def test_a_disk_that_another_vm_has_as_well_is_noted(grown: EngineWorld) -> None:
+    other = grown.hypervisor.add("twin", FakeDisk("hdc", path=grown.disk.path))
+    other.stop()
+    result = grown.backup()
+    assert result.point.notes == (
+        "disk vda is disk hdc of VM 'twin' as well; only one of the two can run",
+    )
+    assert result.point.warnings == ()
 
 
 def test_an_image_put_back_to_an_older_state_is_exact(grown: EngineWorld) -> None:

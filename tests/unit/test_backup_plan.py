@@ -35,7 +35,7 @@ from vm_babysitter.domain.chain import (
     StoredPoint,
     UnreadablePoint,
 )
-from vm_babysitter.domain.vm import Bitmap, DiskKind, DiskState, judge_disk
+from vm_babysitter.domain.vm import Bitmap, DiskKind, DiskState, DiskVerdict, judge_disk
 
 OLD, NEW = bitmap_of(0), bitmap_of(1)
 BOTH = good(NEW, OLD)
@@ -100,7 +100,7 @@ def test_an_increment_reads_what_the_bitmap_says() -> None:
     assert disk.since.name == NEW
     assert (disk.path, disk.identity, disk.source_format) == (PATH, IDENTITY, "qcow2")
     assert plan.reasons == ("builds on restore point 000001",)
-    assert plan.notes == ()
+    assert (plan.warnings, plan.notes) == ((), ())
 
 
 def test_a_broken_point_is_passed_over_and_an_older_bitmap_goes_on() -> None:
@@ -168,14 +168,19 @@ def test_a_new_disk_is_a_full_of_its_own_within_an_increment() -> None:
     ]
 
 
-def test_a_disk_that_is_gone_is_noted() -> None:
-    both = point(disks=(point_disk("vda"), point_disk("vdb")))
+def test_a_disk_that_is_gone_is_noted_and_one_that_the_vm_still_has_warned_of() -> None:
+    both = point(disks=(point_disk("vda"), point_disk("vdb", path="/vms/b", identity="inode:8")))
     plan = plan_backup([tracked_disk()], {"vda": ONLY_OLD}, chain(both))
-    assert plan.notes == ("disk vdb is no longer backed up",)
+    gone = "disk vdb is no longer part of the VM; earlier restore points keep it"
+    assert (plan.warnings, plan.notes) == ((), (gone,))
     assert [d.target for d in plan.disks] == ["vda"]
+    drive = [judge_disk(replace(a_disk("vdb"), kind=DiskKind.CDROM))]
+    plan = plan_backup([tracked_disk()], {"vda": ONLY_OLD}, chain(both), left_out=drive)
+    assert (plan.warnings, plan.notes) == ((), (gone,))
     shared = [judge_disk(replace(a_disk("vdb"), shareable=True))]
     plan = plan_backup([tracked_disk()], {"vda": ONLY_OLD}, chain(both), left_out=shared)
-    assert plan.notes == (f"disk vdb is no longer backed up: {shared[0].reason}",)
+    told = f"disk vdb is no longer backed up: {shared[0].reason}"
+    assert (plan.warnings, plan.notes) == ((told,), ())
 
 
 def test_the_first_point_says_which_disks_with_data_are_left_out() -> None:
@@ -191,8 +196,68 @@ def test_the_first_point_says_which_disks_with_data_are_left_out() -> None:
     left_out = [judge_disk(disk) for disk in disks]
     plan = plan_backup([tracked_disk()], {}, None, left_out=left_out)
     expected = [f"disk {v.disk.target} is not backed up: {v.reason}" for v in left_out[:3]]
-    assert list(plan.notes) == expected
-    assert plan_backup([tracked_disk()], {}, full_points(1), left_out=left_out).notes == ()
+    assert list(plan.warnings) == expected
+    assert plan_backup([tracked_disk()], {}, full_points(1), left_out=left_out).warnings == ()
+
+
+def test_an_encrypted_disk_is_warned_of_once() -> None:
+    verdict = judge_disk(replace(a_disk(), encrypted=True))
+    states = {"vda": disk_state(BOTH)}
+    plans = [plan_backup([verdict], states, found) for found in (None, full_points(2))]
+    assert [len(plan.warnings) for plan in plans] == [1, 1]
+    assert "not in the backup" in plans[0].warnings[0]
+    assert all(disk.encrypted for plan in plans for disk in plan.disks)
+    known = point(disks=(replace(point_disk(), encrypted=True),))
+    assert plan_backup([verdict], states, chain(known)).warnings == ()
+
+
+# --- which disk is which
+
+
+def disks_of(**images: str) -> tuple[list[DiskVerdict], dict[str, DiskState]]:
+    """Return disks by their targets; the image ``a`` lies at /vms/a and is inode:a."""
+    disks = [tracked_disk(target, path=f"/vms/{image}") for target, image in images.items()]
+    states = {t: disk_state((), target=t, identity=f"inode:{i}") for t, i in images.items()}
+    return disks, states
+
+
+def then(**images: str) -> Chain:
+    disks = [point_disk(t, path=f"/vms/{i}", identity=f"inode:{i}") for t, i in images.items()]
+    return chain(point(disks=disks))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ({"vda": "a"}, {"hdc": "a"}, {"hdc": "vda"}),
+        ({"vda": "a"}, {"vda": "x", "hdc": "a"}, {"vda": "vda", "hdc": "vda"}),
+        ({"vda": "a", "vdb": "b"}, {"vda": "b", "vdb": "a"}, {"vda": "vdb", "vdb": "vda"}),
+        ({"vda": "a", "vdb": "b"}, {"vda": "b"}, {"vda": "vdb"}),
+        ({"vda": "a"}, {"vda": "x"}, {"vda": "vda"}),
+        ({"vda": "a"}, {"vda": "a", "vdb": "x"}, {"vda": "vda", "vdb": None}),
+        ({"vda": "a", "vdb": "a"}, {"vda": "a", "vdb": "a"}, {"vda": "vda", "vdb": "vdb"}),
+    ],
+)
+def test_a_disk_goes_on_with_what_its_image_was(
+    before: dict[str, str], now: dict[str, str], expected: dict[str, str | None]
+) -> None:
+    plan = plan_backup(*disks_of(**now), then(**before))
+    found = {d.target: None if d.parent is None else d.parent.target for d in plan.disks}
+    assert found == expected
+    for disk in plan.disks:
+        wanted = Method.FULL if disk.parent is None else Method.SCAN
+        assert (disk.method, disk.since) == (wanted, None)
+        if expected[disk.target] not in {None, disk.target}:
+            assert (
+                disk.reason == f"it was disk {expected[disk.target]} at the earlier restore point"
+            )
+
+
+@pytest.mark.parametrize("identity", ["", "inode:other"])
+def test_another_file_at_the_place_of_an_image_is_not_taken_for_it(identity: str) -> None:
+    disks, _ = disks_of(hdc="a")
+    states = {"hdc": disk_state((), target="hdc", identity=identity)}
+    assert plan_backup(disks, states, then(vda="a")).disks[0].parent is None
 
 
 def test_the_format_of_a_disk_is_what_the_vm_uses_it_as() -> None:
@@ -248,6 +313,37 @@ def test_a_point_without_a_bitmap_does_not_take_the_place_of_one_that_has() -> N
     found = chain(*line(3), point(3, 2, tracked=()))
     names = [bitmap_of(seq) for seq in range(3)]
     assert removable(disk_state(good(*names)), found) == names[:1]
+
+
+def test_the_two_newest_bitmaps_are_counted_for_each_disk() -> None:
+    tracked = [("vda", "vdb"), ("vda", "vdb"), ("vda",), ("vda",), ("vdb",)]
+    points = [point(seq, seq - 1 if seq else None, tracked=t) for seq, t in enumerate(tracked)]
+    names = {t: [bitmap_of(seq, target=t) for seq in range(5)] for t in ("vda", "vdb")}
+    states = [disk_state(good(*names[t]), target=t) for t in names]
+    assert removable_bitmaps(states, [chain(*points)]) == (
+        (names["vda"][0], ("vda",)),
+        (names["vdb"][0], ("vdb",)),
+        (names["vda"][1], ("vda",)),
+        (names["vdb"][2], ("vdb",)),
+        (names["vdb"][3], ("vdb",)),
+        (names["vda"][4], ("vda",)),
+    )
+
+
+def test_a_bitmap_of_another_disk_goes_from_the_image_that_has_it() -> None:
+    state = disk_state(good(bitmap_of(0), bitmap_of(1)), target="hdc")
+    assert removable(state, full_points(2)) == [bitmap_of(0), bitmap_of(1)]
+
+
+def test_bitmaps_of_earlier_versions_are_kept_like_others() -> None:
+    points = []
+    for seq in range(3):
+        made = point(seq, seq - 1 if seq else None, tracked=("vda", "vdb"))
+        assert made.checkpoint is not None
+        points.append(replace(made, checkpoint=replace(made.checkpoint, per_disk=False)))
+    names = [p.checkpoint.name for p in points if p.checkpoint]
+    states = [disk_state(good(*names), target=t) for t in ("vda", "vdb")]
+    assert removable_bitmaps(states, [chain(*points)]) == ((names[0], ("vda", "vdb")),)
 
 
 @pytest.mark.parametrize(

@@ -296,6 +296,7 @@ def test_a_plan_says_what_and_why_and_changes_nothing(app: FakeApp) -> None:
         "new_chain": True,
         "parent": None,
         "reasons": ["there is no backup of this VM yet"],
+        "warnings": [],
         "notes": [],
         "read_bytes": 2 * 65536,
         "read_bytes_complete": True,

@@ -163,7 +163,7 @@ def test_a_wrong_field_is_refused_though_the_digest_is_right(change: dict[str, A
     assert next(iter(change)) in refused(envelope({**body(), **change}))
 
 
-OPTIONAL = ("autostart", "off")
+OPTIONAL = ("autostart", "notes", "off")
 """Fields of a manifest that older versions did not write."""
 
 

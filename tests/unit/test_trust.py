@@ -37,6 +37,7 @@ OLD, NEW = bitmap_of(0), bitmap_of(1)
 BOTH = good(NEW, OLD)
 BROKEN = Bitmap(NEW, recording=False, inconsistent=True)
 STOPPED = Bitmap(NEW, recording=False, inconsistent=False)
+ONLY_OLD = disk_state(good(OLD))
 
 
 @dataclass
@@ -98,6 +99,14 @@ CHOSEN: dict[str, tuple[Facts, str]] = {
     "one that goes on through the layers": (Facts(state=disk_state(good(NEW), BOTH)), NEW),
     "one that rests in a lower layer": (Facts(state=disk_state(good(NEW), (STOPPED,))), NEW),
     "one of a disk that has grown": (Facts(disk=tracked_disk(size=2 * MIB)), NEW),
+    "one of an image whose folder was renamed": (
+        Facts(disk=tracked_disk(path="/vms/other.qcow2")),
+        NEW,
+    ),
+    "one of an image that lay elsewhere in between": (
+        Facts(state=ONLY_OLD, points=(line(2)[0], past(1, path="/x"))),
+        OLD,
+    ),
     "one where another disk is distrusted": (Facts(distrusted=[Distrust("vdb", NEW)]), NEW),
 }
 
@@ -137,7 +146,6 @@ REFUSED: dict[str, tuple[Facts, str]] = {
         Facts(distrusted=[Distrust("vda", NEW), Distrust("vda", OLD)]),
         "libvirt",
     ),
-    "another path": (Facts(disk=tracked_disk(path="/vms/other.qcow2")), "another image"),
     "another image at the path": (Facts(state=disk_state(BOTH, identity="inode:78")), "another"),
     "no identity": (Facts(state=disk_state(BOTH, identity="")), "another image"),
     "neither has an identity": (
@@ -159,10 +167,8 @@ def test_no_bitmap_is_chosen(facts: Facts, word: str) -> None:
     assert word in reason
 
 
-ONLY_OLD = disk_state(good(OLD))
 TWO_BACK: dict[str, tuple[Point, Point, str]] = {
     "was another image then": (past(0, identity="inode:5"), past(1), "another image"),
-    "lay elsewhere then": (past(0, path="/x"), past(1), "another image"),
     "was missing in between": (past(0), point(1, 0, disks=(point_disk("vdb"),)), "another image"),
     "shrank in between": (past(0, size=2 * MIB), past(1), "smaller"),
     "was another image in between": (past(0), past(1, identity="inode:5"), "another image"),
@@ -186,7 +192,7 @@ def test_a_disk_that_shrank_and_grew_again_is_not_trusted_though_its_size_is_the
 
 
 def test_the_reason_is_that_of_the_youngest_bitmap_for_the_older_ones_are_long_gone() -> None:
-    moved = (past(0, path="/elsewhere"), point(1, 0), point(2, 1))
+    moved = (past(0, identity="inode:5"), point(1, 0), point(2, 1))
     broken = Bitmap(bitmap_of(2), recording=False, inconsistent=True)
     for points in (line(3), moved):
         assert "damaged" in Facts(state=disk_state((broken,)), points=points).trusted()[1]
@@ -226,7 +232,7 @@ def trustworthy(facts: Facts, chosen: str) -> bool:
         return False
     if not checkpoint.per_disk and checkpoint.disks != (disk.target,):
         return False
-    same = all(d and (d.path, d.identity) == (disk.path, state.identity) for d in held)
+    same = all(d and d.identity == state.identity for d in held)
     sizes = [*(d.virtual_size for d in held if d), disk.virtual_size]
     return same and sizes == sorted(sizes)
 

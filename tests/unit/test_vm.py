@@ -42,6 +42,14 @@ ROWS: tuple[tuple[dict[str, Any], Verdict, str], ...] = (
     ({"real_format": "raw", "declared_format": "raw"}, Verdict.COMPARED, "raw"),
     ({"declared_format": "raw"}, Verdict.COMPARED, "the qcow2 file as raw"),
     ({"compat": "0.10"}, Verdict.COMPARED, "version 2"),
+    ({"data_file": "/x/{y}.raw"}, Verdict.COMPARED, "another file (/x/{y}.raw)"),
+    ({"encrypted": True}, Verdict.TRACKED, "qcow2"),
+    (
+        {"encrypted": True, "real_format": "luks", "declared_format": "raw"},
+        Verdict.COMPARED,
+        "encrypted",
+    ),
+    ({"real_format": "luks", "declared_format": "raw"}, Verdict.COMPARED, "luks file as raw"),
     ({"real_format": "vmdk", "declared_format": "vmdk"}, Verdict.COMPARED, "vmdk"),
 )
 

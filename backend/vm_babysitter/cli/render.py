@@ -80,6 +80,7 @@ def plan_text(vm: Vm, planned: Planned) -> str:
     kind = "a full backup, in a new backup series" if plan.new_chain else "an increment"
     lines = [f"The next backup of {vm.name!r} is {kind}:"]
     lines += [f"  {reason}" for reason in plan.reasons]
+    lines += [f"  warning: {warning}" for warning in plan.warnings]
     lines += [f"  note: {note}" for note in plan.notes]
     lines += [f"  foreign: {thing}" for thing in plan.foreign]
     rows = [
@@ -129,6 +130,7 @@ def plan_data(vm: Vm, planned: Planned) -> dict[str, Any]:
         "new_chain": plan.new_chain,
         "parent": None if plan.parent is None else plan.parent.seq,
         "reasons": list(plan.reasons),
+        "warnings": list(plan.warnings),
         "notes": list(plan.notes),
         "read_bytes": cost.read_bytes,
         "read_bytes_complete": cost.complete,
@@ -191,6 +193,7 @@ def backup_text(result: BackedUp) -> str:
     ]
     if not point.quiesced:
         lines.append(f"Not paused cleanly for the backup: {point.quiesce_note}.")
+    lines += [f"Note: {note}." for note in point.notes]
     lines += [f"Warning: {warning}." for warning in point.warnings]
     return "\n".join([*lines, *_backup_warnings(result)])
 

@@ -14,10 +14,12 @@ from vm_babysitter.domain.chain import (
     PointDisk,
     checkpoint_prefix,
 )
+from vm_babysitter.domain.hardware import changed_disk, gone_disks, newly_encrypted
 from vm_babysitter.domain.space import sees_errors
 from vm_babysitter.domain.vm import (
     Access,
     Bitmap,
+    Disk,
     DiskState,
     DiskVerdict,
     Layer,
@@ -44,13 +46,18 @@ class DiskPlan:
     source_format: str
     track: bool
     """Whether the disk gets a new bitmap."""
+    encrypted: bool
+    """Whether the host keeps it encrypted."""
     since: Checkpoint | None = None
     """This disk's checkpoint at an ancestor, as libvirt knows it (method ``bitmap``).
 
     Its bitmap, which has its name, says what to read.
     """
     parent: PointDisk | None = None
-    """This disk in the parent point (methods ``bitmap`` and ``scan``)."""
+    """This disk in the parent point (methods ``bitmap`` and ``scan``).
+
+    By its image: the target may have been another one.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +68,10 @@ class BackupPlan:
     parent: Point | None
     reasons: tuple[str, ...]
     disks: tuple[DiskPlan, ...]
+    warnings: tuple[str, ...] = ()
+    """What the user should see to, kept in the point."""
     notes: tuple[str, ...] = ()
-    """What the user should know of this backup, kept in the point."""
+    """What is worth knowing of the VM and needs nobody's attention, kept in the point."""
     foreign: tuple[str, ...] = ()
     """What other programs have on this VM, see ``domain.foreign``; not kept."""
 
@@ -120,13 +129,22 @@ def plan_backup(  # noqa: PLR0913
         missed = [d for d in left_out if worth_mentioning(d)]
         told = [f"disk {d.disk.target} is not backed up: {d.reason}" for d in missed]
         told += [_impatient(d) for d in disks if sees_errors(d.disk.error_policy)]
-        return BackupPlan(True, None, reasons, full, tuple(told))
+        told += [newly_encrypted(d.disk, None) for d in disks]
+        return BackupPlan(True, None, reasons, full, tuple(filter(None, told)))
     lineage = chain.lineage(parent.seq)
     plans = tuple(_plan_disk(d, states, lineage, distrusted, access) for d in disks)
-    gone = sorted({d.target for d in parent.disks} - {d.disk.target for d in disks})
-    why = {d.disk.target: f": {d.reason}" for d in left_out}
-    notes = tuple(f"disk {target} is no longer backed up{why.get(target, '')}" for target in gone)
-    return BackupPlan(False, parent, reasons, plans, notes)
+    pairs = [(d.disk, plan) for d, plan in zip(disks, plans, strict=True)]
+    lost, notes = gone_disks(parent, [plan.parent for plan in plans], disks, left_out)
+    warnings = [*lost, *(newly_encrypted(disk, plan.parent) for disk, plan in pairs)]
+    changed = [changed_disk(d, p.identity, p.source_format, p.parent) for d, p in pairs]
+    return BackupPlan(
+        False,
+        parent,
+        reasons,
+        plans,
+        tuple(filter(None, warnings)),
+        tuple(filter(None, [*changed, *notes])),
+    )
 
 
 def _untracked_with_snapshots(verdict: DiskVerdict, state: DiskState | None) -> DiskVerdict:
@@ -184,6 +202,7 @@ def _disk_plan(
         identity="" if state is None else state.identity,
         source_format=disk.declared_format or disk.real_format,
         track=verdict.verdict is Verdict.TRACKED,
+        encrypted=disk.encrypted,
         since=since,
         parent=parent,
     )
@@ -197,9 +216,13 @@ def _plan_disk(
     access: Access,
 ) -> DiskPlan:
     target = verdict.disk.target
-    parent, state = lineage[0].disk(target), states.get(target)
+    state = states.get(target)
+    parent = _same_disk(verdict.disk, state, lineage[0])
     if parent is None:
         return _full(verdict, states, "this disk is new")
+    if parent.target != target:
+        reason = f"it was disk {parent.target} at the earlier restore point"
+        return _disk_plan(verdict, states, Method.SCAN, reason, parent=parent)
     if verdict.verdict is not Verdict.TRACKED:
         return _disk_plan(verdict, states, Method.SCAN, verdict.reason, parent=parent)
     since, reason = find_trusted(verdict, state, lineage, distrusted)
@@ -215,6 +238,19 @@ def _plan_disk(
     return replace(plan, track=False)
 
 
+def _same_disk(disk: Disk, state: DiskState | None, earlier: Point) -> PointDisk | None:
+    """Find what a disk was in an earlier point: by its image, else by its target.
+
+    A scan is right whatever it compares with; with the right one it stores little.
+    """
+    own = earlier.disk(disk.target)
+    if state is None or not state.identity or (own is not None and own.path == disk.path):
+        return own
+    wanted = (disk.path, state.identity)
+    found = (past for past in earlier.disks if (past.path, past.identity) == wanted)
+    return next(found, own)
+
+
 def find_trusted(
     verdict: DiskVerdict,
     state: DiskState | None,
@@ -224,7 +260,8 @@ def find_trusted(
     """Find the youngest ancestor whose bitmap surely holds all changes since the parent.
 
     A bitmap records on until it is removed, so that of any ancestor will do, as long as the
-    disk was the same image in every point from the ancestor on and never got smaller.
+    disk was the same image in every point from the ancestor on and never got smaller. Its path
+    may have changed: a folder was renamed, or the definition names it by another mount.
 
     Returns the checkpoint, and the reason for it or for its absence.
     """
@@ -235,7 +272,7 @@ def find_trusted(
     size = disk.virtual_size
     for point in lineage:
         past = point.disk(disk.target)
-        changed = _image_changed(past, disk.path, state.identity, size)
+        changed = _image_changed(past, state.identity, size)
         if past is None or changed:
             return None, why or changed
         size = past.virtual_size
@@ -255,9 +292,9 @@ def find_trusted(
     return None, why or "there is no change tracking since an earlier restore point"
 
 
-def _image_changed(past: PointDisk | None, path: str, identity: str, size: int) -> str:
+def _image_changed(past: PointDisk | None, identity: str, size: int) -> str:
     """Say why no bitmap may reach back over a point: ``size`` is what the disk had after it."""
-    if past is None or not identity or past.path != path or past.identity != identity:
+    if past is None or not identity or past.identity != identity:
         return "the disk is another image than at the earlier restore point"
     if past.virtual_size > size:
         return "the disk has become smaller"
@@ -298,26 +335,30 @@ def removable_bitmaps(
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Say which of our bitmaps on a VM's disks serve nothing any more.
 
-    Kept are those of the ``keep`` newest committed points of the live chain, unless they are
-    damaged: such ones are of no use, and as long as they are there QEMU refuses to resize the
-    disk. None is kept on a disk whose image holds internal snapshots, unless the user wants
-    that (``track_snapshots``): QEMU refuses to go back to a snapshot of an image with bitmaps.
-    Only names that carry the id of one of ``chains`` are ever given: others are not provably
-    ours.
+    Kept are those of the ``keep`` newest committed points of the live chain that have one of
+    the disk, unless they are damaged: such ones are of no use, and as long as they are there
+    QEMU refuses to resize the disk. None is kept on a disk whose image holds internal snapshots,
+    unless the user wants that (``track_snapshots``): QEMU refuses to go back to a snapshot of an
+    image with bitmaps. Only names that carry the id of one of ``chains`` are ever given: others
+    are not provably ours.
 
     Returns (checkpoint name, targets that have it), sorted by name.
     """
     live = live_chain(chains)
     points = [] if live is None else [stored.point for stored in live.points]
-    newest = sorted((p for p in points if p.checkpoint), key=lambda p: p.seq)[-keep:]
-    checkpoints = [p.checkpoint for p in newest if p.checkpoint]
-    kept = {c.bitmap(target) for c in checkpoints for target in c.disks}
+    points.sort(key=lambda point: point.seq)
+    kept: dict[str, list[str]] = {}  # by target, the newest last
+    for checkpoint in (p.checkpoint for p in points if p.checkpoint):
+        for target in checkpoint.disks:
+            kept.setdefault(target, []).append(checkpoint.bitmap(target))
     prefixes = tuple(checkpoint_prefix(chain.id) for chain in chains)
 
     def useless(state: DiskState, bitmap: Bitmap) -> bool:
+        if not bitmap.name.startswith(prefixes):
+            return False
         in_the_way = bool(state.internal_snapshots) and not track_snapshots
-        ours = bitmap.name.startswith(prefixes)
-        return ours and (in_the_way or bitmap.name not in kept or bitmap.inconsistent)
+        newest = kept.get(state.target, [])[-keep:]
+        return in_the_way or bitmap.name not in newest or bitmap.inconsistent
 
     return _bitmaps(states, useless)
 

@@ -88,10 +88,21 @@ class PointDisk:
     """Why this method, in a user's words."""
     parent: str | None = None
     """Directory name of the point whose image of this disk is the backing file."""
+    parent_file: str = ""
+    """Name of that image; empty where it is that of this one: the disk had the same target."""
+    encrypted: bool = False
+    """Whether the VM's image is encrypted on the host; the point holds what the VM sees."""
     reread: Reread | None = None
     """How far re-reading the unchanged blocks has come; None: a turn is complete."""
     compression: str = ""
     """How blocks that shrink are stored in the image: ``zstd``, ``zlib``, or empty for as is."""
+
+    @property
+    def backing(self) -> str | None:
+        """The backing file as the image names it, None without one."""
+        if self.parent is None:
+            return None
+        return f"../{self.parent}/{self.parent_file or self.file}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +146,8 @@ class Point:
     """Whether the VM starts with the host; None where that was not noted."""
     off: bool = False
     """Whether the VM was off."""
+    notes: tuple[str, ...] = ()
+    """What is worth knowing of the VM and needs nobody's attention."""
 
     @property
     def directory(self) -> str:
@@ -144,6 +157,10 @@ class Point:
     def disk(self, target: str) -> PointDisk | None:
         """Return this point's disk of that target."""
         return next((d for d in self.disks if d.target == target), None)
+
+    def disk_in(self, file: str) -> PointDisk | None:
+        """Return this point's disk whose image has that name."""
+        return next((d for d in self.disks if d.file == file), None)
 
 
 def point_directory(seq: int, level: str) -> str:
@@ -312,7 +329,7 @@ def layers_after(
     """
     layers: list[tuple[Point, PointDisk]] = []
     for point, disk in disk_layers(lineage, target):
-        if point.checkpoint is not None and point.checkpoint.bitmap(target) == bitmap:
+        if point.checkpoint is not None and point.checkpoint.bitmap(disk.target) == bitmap:
             break
         layers.append((point, disk))
     return tuple(layers)
@@ -326,14 +343,15 @@ def disk_layers(lineage: Iterable[Point], target: str) -> tuple[tuple[Point, Poi
     """
     layers: list[tuple[Point, PointDisk]] = []
     wanted: str | None = None
+    file = ""
     for point in lineage:
         if layers and point.directory != wanted:
             continue
-        disk = point.disk(target)
+        disk = point.disk_in(file) if layers else point.disk(target)
         if disk is None:
             raise KeyError(target)
         layers.append((point, disk))
-        wanted = disk.parent
+        wanted, file = disk.parent, disk.parent_file or disk.file
         if wanted is None:
             return tuple(layers)
     raise KeyError(target)

@@ -94,6 +94,12 @@ class Disk:
     """Bytes that its content takes on the host; None where unknown, as with backing files."""
     compat: str = ""
     """qcow2's version (``0.10``, ``1.1``); empty for other formats."""
+    data_file: str = ""
+    """The file in which a qcow2 keeps its content, as the image names it; empty: in itself."""
+    encrypted: bool = False
+    """Whether the host keeps it encrypted and the VM sees it decrypted."""
+    file_id: str = ""
+    """Equal for two paths that name one file at the same time; empty where nothing is there."""
     unreadable: str = ""
     """Why the image could not be read; empty if it could."""
     error_policy: str = ""
@@ -184,6 +190,11 @@ _RULES: tuple[tuple[Callable[[Disk], bool], Verdict, str], ...] = (
     ),
     (lambda d: bool(d.unreadable), Verdict.REFUSED, "its image cannot be read: {unreadable}"),
     (
+        lambda d: d.encrypted and d.real_format == "luks",
+        Verdict.COMPARED,
+        "an encrypted disk that cannot hold change tracking, is compared as a whole",
+    ),
+    (
         lambda d: d.real_format == "raw",
         Verdict.COMPARED,
         "raw: cannot hold change tracking, is compared as a whole",
@@ -197,6 +208,12 @@ _RULES: tuple[tuple[Callable[[Disk], bool], Verdict, str], ...] = (
         lambda d: d.real_format == "qcow2" and d.compat == "0.10",
         Verdict.COMPARED,
         "an old qcow2 (version 2) that cannot hold change tracking, is compared as a whole",
+    ),
+    (
+        lambda d: bool(d.data_file),
+        Verdict.COMPARED,
+        "a qcow2 whose content lies in another file ({data_file}), which can change without it: "
+        "compared as a whole",
     ),
     (
         lambda d: d.real_format == "qcow2",

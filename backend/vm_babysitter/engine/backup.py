@@ -371,8 +371,9 @@ def _manifest(
         checkpoint=checkpoint if taken.tracked else None,
         quiesced=taken.quiesced,
         quiesce_note=taken.note,
-        warnings=(*planned.plan.notes, *taken.warnings, *copied.warnings),
+        warnings=(*planned.plan.warnings, *taken.warnings, *copied.warnings),
         versions=taken.versions,
+        notes=planned.plan.notes,
         off=access_of(vm.state) is Access.OFF,
     )
 

@@ -172,6 +172,8 @@ class PointCopier:
             source_format=plan.source_format,
             reason=reason,
             parent=None if parent is None else parent[0].directory,
+            parent_file=_other_file(plan),
+            encrypted=plan.encrypted,
             reread=self._after_rereading(plan, method, copied),
             compression=file.compression,
         )
@@ -191,7 +193,7 @@ class PointCopier:
     def _parent_index(self, vm: Vm, plan: DiskPlan) -> AbstractContextManager[BlockIndex]:
         if plan.parent is None:
             return nullcontext(EmptyIndex())
-        layers = disk_layers(self._lineage, plan.target)
+        layers = disk_layers(self._lineage, plan.parent.target)
         return self._store.open_index(vm.uuid, self._chain, layers)
 
     def _runs(
@@ -228,3 +230,9 @@ class PointCopier:
     ) -> Iterator[Flagged]:
         with self._store.open_index(vm.uuid, self._chain, layers) as index:
             yield from touched_map(index, size)
+
+
+def _other_file(plan: DiskPlan) -> str:
+    """Return the name of the parent's image where the disk had another target then."""
+    past = plan.parent
+    return "" if past is None or past.target == plan.target else past.file

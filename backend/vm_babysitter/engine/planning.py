@@ -1,12 +1,12 @@
 """Gathers the facts of a VM and has the next backup planned."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from vm_babysitter.domain.backup_plan import BackupPlan, Distrust, live_chain, plan_backup
 from vm_babysitter.domain.chain import Chain, Point, disk_layers
 from vm_babysitter.domain.errors import Busy, PointDamaged, VmNotEligible
-from vm_babysitter.domain.foreign import foreign_things
+from vm_babysitter.domain.sharing import shared_with
 from vm_babysitter.domain.vm import (
     Access,
     DiskState,
@@ -17,6 +17,7 @@ from vm_babysitter.domain.vm import (
     eligible_disks,
     judge_disk,
 )
+from vm_babysitter.engine.surroundings import Surroundings
 from vm_babysitter.engine.tools import Sight
 from vm_babysitter.engine.unchanged import Unchanged
 from vm_babysitter.ports import ActiveJob, Hypervisor, JobKind, Store
@@ -96,9 +97,7 @@ class Planner:
         if job is not None and job.kind is JobKind.MIGRATION:  # QEMU has given its images up
             raise _busy(vm, job)
         states = self._states(vm, disks, access)
-        chains = self._store.chains(vm.uuid) if self._store else ()
-        chain = live_chain(chains)
-        foreign = self._foreign(vm, states, chains, job)
+        chain = live_chain(self._store.chains(vm.uuid)) if self._store else None
         while True:
             plan = plan_backup(
                 disks,
@@ -112,33 +111,27 @@ class Planner:
             )
             damage = self._damaged_index(vm, chain, plan)
             if damage is None or chain is None:
-                return Planned(replace(plan, foreign=foreign), chain, disks, states)
+                around = Surroundings(self._hypervisor, self._store)
+                notes = (*around.notes(vm, chain, plan), *plan.notes)
+                foreign = around.foreign(vm, tuple(states.values()), job)
+                plan = replace(plan, notes=notes, foreign=foreign)
+                return Planned(plan, chain, disks, states)
             chain = chain.with_problem(damage.seq, damage.reason)
 
     def _states(self, vm: Vm, disks: Sequence[DiskVerdict], access: Access) -> dict[str, DiskState]:
         if access is Access.WAIT:
             raise Busy(f"VM {vm.name!r}", f"it is {vm.state}")
-        if access is Access.OFF:
-            return {d.disk.target: self._sight.offline.look(d.disk).state for d in disks}
-        return {s.target: s for s in self._hypervisor.disk_states(vm.uuid)}
+        if access is Access.LIVE:
+            return {s.target: s for s in self._hypervisor.disk_states(vm.uuid)}
+        self._check_unused(vm)
+        return {d.disk.target: self._sight.offline.look(d.disk).state for d in disks}
 
-    def _foreign(
-        self,
-        vm: Vm,
-        states: Mapping[str, DiskState],
-        chains: Sequence[Chain],
-        job: ActiveJob | None,
-    ) -> tuple[str, ...]:
-        """Say what other programs have on this VM, a running job last."""
-        checkpoints = self._hypervisor.checkpoints(vm.uuid)
-        found = foreign_things(tuple(states.values()), checkpoints, chains)
-        sockets = {attempt.socket for chain in chains for attempt in chain.attempts} - {""}
-        if job is None or job.socket in sockets:
-            return found
-        return (
-            *found,
-            f"{job.kind} is running ({job.detail}): a backup is refused until it has ended",
-        )
+    def _check_unused(self, vm: Vm) -> None:
+        """Raise Busy if another VM that runs has an image of this one, which is off."""
+        others = [o for o in self._hypervisor.outlines() if access_of(o.state) is not Access.OFF]
+        for shared in shared_with(vm, others):
+            reason = f"its disk {shared.target} is in use by VM {shared.vm!r}, which runs"
+            raise Busy(f"VM {vm.name!r}", reason)
 
     def _damaged_index(self, vm: Vm, chain: Chain | None, plan: BackupPlan) -> PointDamaged | None:
         """Return what is wrong with the block indexes that the plan builds on, if anything."""
@@ -149,7 +142,8 @@ class Planner:
             if disk.parent is None:
                 continue
             try:
-                with self._store.open_index(vm.uuid, chain, disk_layers(lineage, disk.target)):
+                layers = disk_layers(lineage, disk.parent.target)
+                with self._store.open_index(vm.uuid, chain, layers):
                     pass
             except PointDamaged as error:
                 return error

@@ -196,7 +196,13 @@ def _choose_files(found: FoundPoint, targets: Sequence[str]) -> tuple[SavedFile,
 def _notes(point: Point) -> tuple[str, ...]:
     """Say what else there is to do to have the whole VM back."""
     autostart = ("the VM was set to start with the host",) if point.autostart else ()
-    return (*where_they_belong(point.files), *autostart)
+    decrypted = (
+        f"disk {disk.target} was encrypted on the host; what was restored is not, so remove "
+        f"<encryption> of that disk from {DEFINITION_FILE}, or encrypt it again"
+        for disk in point.disks
+        if disk.encrypted
+    )
+    return (*where_they_belong(point.files), *autostart, *decrypted)
 
 
 def _choose_disks(found: FoundPoint, targets: Sequence[str]) -> tuple[PointDisk, ...]:

@@ -118,11 +118,10 @@ class Verify:
             info, wrong = self._images.info(path), self._images.check(path)
         except ImageUnreadable as error:
             return error.reason
-        backing = None if disk.parent is None else f"../{disk.parent}/{disk.file}"
         if info.format != "qcow2" or info.virtual_size != disk.virtual_size:
             return f"it is {info.format} of {info.virtual_size} bytes"
-        if info.backing_file != backing:
-            return f"it builds on {info.backing_file!r}, not on {backing!r}"
+        if info.backing_file != disk.backing:
+            return f"it builds on {info.backing_file!r}, not on {disk.backing!r}"
         return wrong
 
     def _content(self, found: FoundPoint, meter: Meter) -> tuple[str, ...]:

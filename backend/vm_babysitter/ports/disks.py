@@ -183,6 +183,8 @@ class ImageInfo:
     cluster_size: int | None
     compat: str = ""
     """qcow2's version (``0.10``, ``1.1``); empty for other formats."""
+    data_file: str = ""
+    """The file in which a qcow2 keeps its content, as written in the image; empty: in itself."""
     allocated: int | None = None
     """Bytes that it takes on the host; None where content may be elsewhere: in a backing file."""
     bitmaps: tuple[tuple[str, frozenset[str]], ...] = ()

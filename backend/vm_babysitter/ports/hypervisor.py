@@ -91,6 +91,9 @@ class Hypervisor(Protocol):
     def vms(self) -> tuple[Vm, ...]:
         """Return the persistent VMs, by name."""
 
+    def outlines(self) -> tuple[Vm, ...]:
+        """Return them like ``vms``, without what their images say: no image is opened."""
+
     def vm(self, name: str) -> Vm:
         """Return one persistent VM by name or UUID. Raises VmNotFound."""
 

@@ -92,7 +92,7 @@ class FakeDisk:
         recording = {n: FakeBitmap() for n, b in self.layers[0].bitmaps.items() if b.recording}
         self.store_bitmaps()  # the image beneath is opened anew, read-only
         self.layers.insert(0, FakeLayer(path, recording))
-        self.path = path
+        self.path, self.identity = path, f"inode:{1000 + len(self.layers)}"
 
     def store_bitmaps(self) -> None:
         """Do to the bitmaps what an orderly end of QEMU does."""

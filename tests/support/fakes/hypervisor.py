@@ -115,6 +115,10 @@ class FakeHypervisor(Faults):
         return tuple(sorted(persistent, key=lambda vm: vm.name))
 
     @faulty
+    def outlines(self) -> tuple[Vm, ...]:
+        return tuple(replace(vm, disks=tuple(map(_unread, vm.disks))) for vm in self.vms())
+
+    @faulty
     def vm(self, name: str) -> Vm:
         return self._by_name(name).describe()
 
@@ -295,6 +299,13 @@ def _check_bitmap(disk: FakeDisk, name: str) -> None:
         raise _refused(UNSUPPORTED, f"disk {disk.target} cannot hold a bitmap")
     if name in disk.layers[0].bitmaps:
         raise _refused(INTERNAL, f"Bitmap already exists: {name}")
+
+
+def _unread(disk: Disk) -> Disk:
+    """A disk as its definition alone tells it."""
+    return replace(
+        disk, real_format="", virtual_size=0, allocated=None, compat="", data_file="", unreadable=""
+    )
 
 
 def _refused(number: int, reason: str) -> HypervisorError:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
@@ -70,11 +71,18 @@ class LibvirtHypervisor:
 
     def vms(self) -> tuple[Vm, ...]:
         """See the port."""
+        return self._list(self._probe)
+
+    def outlines(self) -> tuple[Vm, ...]:
+        """See the port."""
+        return self._list(None)
+
+    def _list(self, probe: Probe | None) -> tuple[Vm, ...]:
         flags = libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT
         with translated("Listing the VMs", uri=self._connection.uri):
             domains = self._connection.handle.listAllDomains(flags)
-            found = [vm for vm in map(self._describe_if_there, domains) if vm is not None]
-            return tuple(sorted(found, key=lambda vm: vm.name))
+            found = [_describe_if_there(domain, probe) for domain in domains]
+            return tuple(sorted((vm for vm in found if vm is not None), key=lambda vm: vm.name))
 
     def vm(self, name: str) -> Vm:
         """See the port."""
@@ -269,14 +277,15 @@ class LibvirtHypervisor:
     def _domain(self, uuid: str) -> libvirt.virDomain:
         return self._connection.handle.lookupByUUIDString(uuid)
 
-    def _describe_if_there(self, domain: libvirt.virDomain) -> Vm | None:
-        """Describe a VM that may have been removed since it was listed."""
-        try:
-            return _describe(domain, self._probe)
-        except libvirt.libvirtError as error:
-            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                raise
-            return None
+
+def _describe_if_there(domain: libvirt.virDomain, probe: Probe | None) -> Vm | None:
+    """Describe a VM that may have been removed since it was listed."""
+    try:
+        return _describe(domain, probe)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return None
 
 
 def _describe(domain: libvirt.virDomain, probe: Probe | None) -> Vm:
@@ -312,6 +321,9 @@ def _look_at(definition: xml.DiskDefinition, probe: Probe | None) -> Disk:
         virtual_size=0 if info is None else info.virtual_size,
         allocated=None if info is None else info.allocated,
         compat="" if info is None else info.compat,
+        data_file="" if info is None else info.data_file,
+        encrypted=definition.encrypted,
+        file_id=_file_id(path),
         unreadable=unreadable,
         error_policy=definition.error_policy,
         alias=definition.alias,
@@ -383,6 +395,19 @@ def _identity(path: str) -> str:
         return f"inode:{Path(path).stat().st_ino}"
     except OSError:
         return ""
+
+
+def _file_id(path: str) -> str:
+    """Return what is equal for two paths that name one file, or one device, at the same time."""
+    try:
+        found = Path(path).stat() if path else None
+    except OSError:
+        found = None
+    if found is None:
+        return ""
+    if stat.S_ISBLK(found.st_mode):
+        return f"device:{found.st_rdev}"
+    return f"file:{found.st_dev}:{found.st_ino}"
 
 
 def _dotted(version: int) -> str:

@@ -27,6 +27,7 @@ class DiskDefinition:
     transient: bool
     error_policy: str
     alias: str
+    encrypted: bool
 
 
 def parse_document(text: str) -> etree._Element:
@@ -57,7 +58,12 @@ def _parse_disk(disk: etree._Element) -> DiskDefinition:
         transient=disk.find("transient") is not None,
         error_policy="" if driver is None else driver.get("error_policy", ""),
         alias="" if alias is None else alias.get("name", ""),
+        encrypted=_is_encrypted(disk),
     )
+
+
+def _is_encrypted(disk: etree._Element) -> bool:
+    return any(disk.find(place) is not None for place in ("encryption", "source/encryption"))
 
 
 def _source_place(source: etree._Element, source_type: str) -> str:

@@ -94,6 +94,7 @@ def _parsed(path: Path, told: dict[str, Any]) -> ImageInfo:
         backing_format=told.get("backing-filename-format"),
         cluster_size=told.get("cluster-size"),
         compat=specific.get("compat", "") if told["format"] == "qcow2" else "",
+        data_file=specific.get("data-file", ""),
         allocated=_allocated(path, told),
         bitmaps=tuple((bitmap["name"], frozenset(bitmap["flags"])) for bitmap in bitmaps),
         internal_snapshots=len(told.get("snapshots", ())),
