@@ -1,5 +1,6 @@
 """What QEMU's monitor says of disks, layers and bitmaps. Pure: parses answers."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,8 @@ def layers(block: Json, nodes: Sequence[Json]) -> tuple[Layer, ...]:
         if driver not in _FILTERS:
             bitmaps = _bitmaps_of(nodes, path, driver)
             # Those without a name are a running job's own.
-            found.append(Layer(path, tuple(_bitmap(b) for b in bitmaps if b.get("name"))))
+            named = tuple(_bitmap(b) for b in bitmaps if b.get("name"))
+            found.append(Layer(_plain(path), named))
         image = image.get("backing-image")
     return tuple(found)
 
@@ -57,6 +59,22 @@ def internal_snapshots(block: Json) -> int:
     while image.get("format") in _FILTERS and "backing-image" in image:
         image = image["backing-image"]
     return len(image.get("snapshots", ()))
+
+
+def _plain(name: str) -> str:
+    """Return the path in a file name of QEMU's, which is JSON where a path does not say it all.
+
+    So it is with encrypted images, with data files, and over a backing file named explicitly.
+    """
+    try:
+        told = json.loads(name.removeprefix("json:")) if name.startswith("json:") else {}
+    except ValueError:
+        return name
+    while isinstance(told, dict):
+        if isinstance(told.get("filename"), str):
+            return str(told["filename"])
+        told = told.get("file")
+    return name
 
 
 def _bitmaps_of(nodes: Sequence[Json], path: str, driver: str) -> Sequence[Json]:
