@@ -157,6 +157,12 @@ class Operations:
     def resize(self, name: str, target: str, size: int) -> None:
         self._domain(name).blockResize(target, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
 
+    def define_secret(self, passphrase: str) -> str:
+        """Keep a passphrase for an encrypted disk; returns its UUID."""
+        secret = self._connection.secretDefineXML("<secret ephemeral='yes' private='yes'/>")
+        secret.setValue(passphrase.encode())
+        return str(secret.UUIDString())
+
     def agent(self, name: str, command: str, seconds: int) -> str:
         domain = self._domain(name)
         return str(libvirt_qemu.qemuAgentCommand(domain, command, seconds, 0))

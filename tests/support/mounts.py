@@ -51,5 +51,17 @@ def lazy_disk(image: Path, place: Path) -> Iterator[Path]:
         _run("umount", "--lazy", str(place))
 
 
+@contextlib.contextmanager
+def bound(folder: Path, place: Path, *processes: int) -> Iterator[Path]:
+    """Have a folder at a second place as well, for us and where these processes live."""
+    place.mkdir(exist_ok=True)
+    enter = [["nsenter", "--mount", f"--target={pid}"] for pid in processes]
+    with contextlib.ExitStack() as stack:
+        for prefix in ([], *enter):
+            _run(*prefix, "mount", "--bind", str(folder), str(place))
+            stack.callback(_run, *prefix, "umount", "--lazy", str(place))
+        yield place
+
+
 def _run(*argv: str) -> None:
     subprocess.run(argv, check=True)

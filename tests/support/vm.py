@@ -120,9 +120,9 @@ class TestVm:
         """Define or redefine the VM; returns its UUID."""
         return cast(str, self.host.call("define", xml))
 
-    def define_again(self) -> None:
-        """Redefine it with the images that ``paths`` names now."""
-        kept, own = f"<uuid>{self.uuid}</uuid>", self.xml()
+    def define_again(self, extra_devices: Sequence[str] = ()) -> None:
+        """Redefine it with the disks and the images that ``disks`` and ``paths`` name now."""
+        kept, own = f"<uuid>{self.uuid}</uuid>", self.xml(extra_devices)
         self.define(own.replace("</name>", f"</name>{kept}", 1))
 
     def undefine(self) -> None:

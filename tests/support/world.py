@@ -189,8 +189,9 @@ class World:
 
     def _compare(self, point: str, directory: Path) -> None:
         for disk, raw in self.references[point].items():
-            image = directory / f"{disk}.qcow2"
-            run("qemu-img", "compare", named(image), named(raw, "raw"))
+            qcow2 = directory / f"{disk}.qcow2"
+            image = named(qcow2) if qcow2.exists() else named(qcow2.with_suffix(".raw"), "raw")
+            run("qemu-img", "compare", image, named(raw, "raw"))
 
     def _app(self) -> Standalone:
         place = Place(self.host.uri, self.store, allow_ram_store=True, runtime=self.runtime)
