@@ -2,22 +2,20 @@
 
 Each row of the table is one disk of one VM, and all rows change at once. Whatever changes: the
 method is the right one, one sentence says what changed, the exit code is 0, and this point and
-those before it restore exactly. Swaps, shrinking and growing back: ``test_trust``, ``test_wrong_data``.
+those before it restore exactly. Swaps, shrinking and growing back: ``test_trust`` and
+``test_wrong_data``.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pytest
-
-from tests.support.libvirt_host import LibvirtRefused
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.mounts import bound
 from tests.support.qemu_img import named, run
-from tests.support.vm import MIB, DiskSpec, TestVm, create_image, run_qemu_img
+from tests.support.vm import MIB, DiskSpec, create_image, run_qemu_img
 from tests.support.world import Json, World
 
 SIZE = 8 * MIB

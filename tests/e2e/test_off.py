@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.faulty import Fault
 from tests.support.libvirtd import PrivateLibvirtd
+from tests.support.qemu_img import opened
 from tests.support.stage import SOAK, newest, soak
 from tests.support.stopped import stopped_backup
 from tests.support.vm import MIB, DiskSpec
@@ -219,16 +220,8 @@ def test_a_start_succeeds_and_the_backup_is_made_again(off: World, moment: Fault
 
 
 def test_an_image_that_another_program_writes_is_not_read(off: World) -> None:
-    image = off.vm.paths["vda"]
-    socket = off.folder / "s"
-    command = ["qemu-nbd", "-f", "qcow2", "-k", str(socket), "-t", str(image)]
-    with subprocess.Popen(command) as writer:
-        try:
-            while not socket.exists():
-                time.sleep(0.01)
-            done = off.call("backup", "--", off.vm.name, expect=11)
-        finally:
-            writer.terminate()
+    with opened(off.vm.paths["vda"]):
+        done = off.call("backup", "--", off.vm.name, expect=11)
     assert "open for writing" in done.stderr
     assert "vda.qcow2" in done.stderr
     off.backup()

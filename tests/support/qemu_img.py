@@ -1,7 +1,11 @@
 """QEMU's own tools as the judge of files that we wrote."""
 
 import json
+import socket
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -55,3 +59,28 @@ def info(path: Path) -> dict[str, object]:
     """Return what ``qemu-img info`` says."""
     found: dict[str, object] = json.loads(run("qemu-img", "info", "--output=json", named(path)))
     return found
+
+
+@contextmanager
+def opened(image: Path, *, writing: bool = True) -> Iterator[None]:
+    """Some program of QEMU's has an image open."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        address = f"{folder}/s"
+        options = ["-f", "qcow2", "-t", "-k", address, *([] if writing else ["-r"])]
+        with subprocess.Popen(["qemu-nbd", *options, "--", str(image)]) as process:
+            try:
+                while not _greets(address):
+                    assert process.poll() is None, "it did not start"
+                yield
+            finally:
+                process.kill()
+
+
+def _greets(address: str) -> bool:
+    """Whether the server answers; it has the image open only then."""
+    with socket.socket(socket.AF_UNIX) as peer:
+        try:
+            peer.connect(address)
+            return peer.recv(8) == b"NBDMAGIC"
+        except OSError:
+            return False

@@ -25,6 +25,8 @@ class ImageDisks:
 
     def look(self, disk: Disk) -> OfflineDisk:
         """See the port."""
+        if disk.encrypted:
+            raise ImageUnreadable(disk.path, f"it is encrypted; {_NEEDS_QEMU}")
         path, format = Path(disk.path), disk.declared_format or disk.real_format
         stamps: list[Stamp] = []
         layers: list[Layer] = []
@@ -37,6 +39,8 @@ class ImageDisks:
                 info = ImageInfo(path, format, info.virtual_size, None, None, None)
             if not used:
                 snapshots = info.internal_snapshots
+            if info.data_file:
+                stamps.append(_stamp(_data_file(path, info)))
             used.append((path, format))
             layers.append(Layer(str(path), tuple(_bitmap(*b) for b in info.bitmaps)))
             if info.backing_file is None:
@@ -71,6 +75,15 @@ def _below(path: Path, info: ImageInfo, depth: int) -> tuple[Path, str]:
     if not found.exists():
         raise ImageUnreadable(str(path), f"{name!r}, which it builds on, is not there")
     return found, format
+
+
+def _data_file(path: Path, info: ImageInfo) -> Path:
+    found = Path(info.data_file)
+    if not found.is_absolute():  # QEMU looks for it where it was started
+        raise ImageUnreadable(
+            str(path), f"its content lies in {info.data_file!r}, no whole path; {_NEEDS_QEMU}"
+        )
+    return found
 
 
 def _bitmap(name: str, flags: frozenset[str]) -> Bitmap:
