@@ -49,6 +49,16 @@ class HypervisorContract:
         made = {name: bench.vm(name).uuid for name in NAMES}
         assert [vm.name for vm in bench.hypervisor.vms()] == sorted(NAMES)
         assert {vm.name: vm.uuid for vm in bench.hypervisor.vms()} == made
+        outlines = bench.hypervisor.outlines()
+        assert [(vm.name, vm.uuid) for vm in outlines] == sorted(made.items())
+        for vm, known in zip(outlines, bench.hypervisor.vms(), strict=True):
+            (disk,), (whole) = vm.disks, known.disks[0]
+            assert (disk.target, disk.path, disk.file_id) == (
+                whole.target,
+                whole.path,
+                whole.file_id,
+            )
+            assert (disk.real_format, disk.virtual_size) == ("", 0)
         for name, uuid in made.items():
             assert bench.hypervisor.vm(name).uuid == uuid
             assert bench.hypervisor.vm(uuid).name == name

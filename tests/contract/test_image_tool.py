@@ -343,6 +343,8 @@ def test_info_tells_what_an_image_takes_where_all_its_content_is_in_it(
     run("qemu-img", "create", "-q", "-f", "qcow2", "-o",
         f"data_file={elsewhere},data_file_raw=on", folder / "a.qcow2", "1M")  # fmt: skip
     assert tool.info(folder / "a.qcow2").allocated is None
+    assert tool.info(folder / "a.qcow2").data_file == str(folder / "its data.raw")
+    assert tool.info(top).data_file == ""
 
 
 def test_of_a_block_device_all_counts(folder: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from tests.support.bench import FIRST, SIZE, RealBench, RealVm, tracked, whole
 from tests.support.qemu_img import run
 from tests.support.vm import DiskSpec, run_qemu_img
+from vm_babysitter.adapters.libvirt.xml import parse_disks
 from vm_babysitter.domain.backup_plan import find_trusted
 from vm_babysitter.domain.errors import VmNotEligible
 from vm_babysitter.domain.vm import DiskVerdict, Verdict, judge_disk
@@ -35,6 +36,10 @@ def images(tmp_path: Path) -> Path:
         ("shared.img", "-f", "raw"),
     ):
         run_qemu_img("create", "-q", *options, str(folder / name), str(SIZE))
+    hollow = f"data_file={folder}/hollow.data"
+    run_qemu_img(
+        "create", "-q", "-f", "qcow2", "-o", hollow, str(folder / "hollow.qcow2"), str(SIZE)
+    )
     (folder / "garbage.qcow2").write_bytes(b"\xa5" * 65536)
     (folder / "torn.qcow2").write_bytes(b"QFI\xfb" + b"\xff" * 65532)
     (folder / "link").symlink_to("plain.qcow2")
@@ -78,6 +83,11 @@ CASES = {
         disk("file file='{0}/plain.qcow2'", "sda"),
         COMPARED,
         "uses the qcow2 file as raw",
+    ),
+    "qcow2 with a data file": (
+        disk("file file='{0}/hollow.qcow2'", "sda", form="qcow2"),
+        COMPARED,
+        "content lies in another file",
     ),
     "another format": (disk("file file='{0}/other.vdi'", "sda", form="vdi"), COMPARED, "vdi"),
     "garbage": (disk("file file='{0}/garbage.qcow2'", "sda", form="qcow2"), COMPARED, "raw"),
@@ -130,6 +140,41 @@ def test_verdicts_are_the_same_off_and_running_and_a_backup_leaves_the_rest_alon
     request = libvirtd_bench.request(FIRST, whole("vda"), whole("sde"), whole("sdf", track=False))
     libvirtd_bench.hypervisor.begin_backup(vm.uuid, request)
     libvirtd_bench.hypervisor.end_backup(vm.uuid)
+
+
+@pytest.mark.parametrize(
+    ("xml", "encrypted"),
+    [
+        ("<source file='{0}/plain.qcow2'>{1}</source>", True),
+        ("<source file='{0}/plain.qcow2'/>{1}", True),
+        ("<source file='{0}/plain.qcow2'/>", False),
+    ],
+)
+def test_what_the_host_encrypts_is_told_by_the_definition(
+    images: Path, xml: str, encrypted: bool
+) -> None:
+    encryption = "<encryption format='luks'><secret type='passphrase' uuid='x'/></encryption>"
+    inner = xml.format(images, encryption)
+    text = f"<domain><devices><disk type='file'>{inner}<target dev='a'/></disk></devices></domain>"
+    (found,) = parse_disks(text)
+    assert (found.source, found.encrypted) == (f"{images}/plain.qcow2", encrypted)
+
+
+def test_two_names_of_one_file_are_known_and_two_files_told_apart(
+    libvirtd_bench: RealBench, images: Path
+) -> None:
+    (images / "hard link").hardlink_to(images / "raw.img")
+    names = ("raw.img", "hard link", "shared.img", "nope")
+    devices = [
+        disk(f"file file='{images}/{name}'", f"sd{letter}")
+        for name, letter in zip(names, "abcd", strict=True)
+    ]
+    vm = libvirtd_bench.vm(devices=devices)
+    (known,) = libvirtd_bench.hypervisor.outlines()
+    raw, link, shared, missing = [d.file_id for d in known.disks if d.target != "vda"]
+    assert known.uuid == vm.uuid
+    assert raw == link != shared
+    assert missing == ""
 
 
 def test_missing_image_makes_the_vm_not_eligible_by_name(

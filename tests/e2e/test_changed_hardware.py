@@ -2,22 +2,26 @@
 
 Each row of the table is one disk of one VM, and all rows change at once. Whatever changes: the
 method is the right one, one sentence says what changed, the exit code is 0, and this point and
-those before it restore exactly. Swaps, shrinking and growing back: ``test_trust`` and
-``test_wrong_data``.
+those before it restore exactly. Shrinking and growing back are in ``test_wrong_data``.
 """
 
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pytest
+
+from tests.support.libvirt_host import LibvirtRefused
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.mounts import bound
 from tests.support.qemu_img import named, run
-from tests.support.vm import MIB, DiskSpec, create_image, run_qemu_img
+from tests.support.vm import MIB, DiskSpec, TestVm, create_image, run_qemu_img
 from tests.support.world import Json, World
 
+KIB = 1024
 SIZE = 8 * MIB
 Act = Callable[["Hardware", str], None]
 
@@ -251,8 +255,10 @@ def test_whatever_is_changed_about_a_vm_the_next_backup_is_right_and_says_what(
         assert made["notes"] == []
         settled = {r.target_then or t: r.settled for t, r in ROWS.items() if r.settled}
         assert {disk["target"]: disk["method"] for disk in made["disks"]} == settled
-        for point in world.references:
-            world.assert_restores(point)
+        first, changed, last = world.references
+        world.assert_restores(first)
+        world.assert_restores(changed)
+        world.assert_holds(last)
         world.assert_vm_unharmed()
 
 
@@ -271,3 +277,171 @@ def is_as_the_table_says(made: Json) -> None:
         assert row.note in note, (target, note)
     assert not disks
     assert not notes
+
+
+# -- the VM itself --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def world(libvirtd: PrivateLibvirtd, tmp_path: Path) -> Iterator[World]:
+    """A VM with one disk and its first backup."""
+    with closing(World(libvirtd, tmp_path / "w", "one", disks=[DiskSpec(size=SIZE)])) as world:
+        world.backup()
+        yield world
+
+
+def test_two_disks_of_one_target_are_refused_by_libvirt_already(world: World) -> None:
+    text = world.vm.xml()
+    disk = text[text.index("<disk") : text.index("</disk>") + len("</disk>")]
+    with pytest.raises(LibvirtRefused, match="target 'vda' duplicated"):
+        world.vm.define(text.replace(disk, disk + disk.replace("vda.qcow2", "b.qcow2")))
+
+
+def test_two_vms_that_take_turns_with_one_image_each_have_exact_backups(
+    world: World, tmp_path: Path
+) -> None:
+    one = world.vm
+    other = TestVm(world.host, tmp_path, "other", [DiskSpec("vda", size=SIZE)])
+    try:
+        link = tmp_path / "link to it"
+        link.hardlink_to(one.paths["vda"])
+        other.paths["vda"] = link
+        other.define_again()
+        with pytest.raises(LibvirtRefused, match='Failed to get "write" lock'):
+            other.start()
+        for vm, method in ((one, "bitmap"), (other, "full"), (one, "bitmap"), (other, "bitmap")):
+            world.vm = vm
+            if vm.state == "shutoff":
+                vm.start()
+            world.change()
+            made = world.backup()
+            assert [disk["method"] for disk in made["disks"]] == [method]
+            third = one if vm is other else other
+            assert made["notes"] == [
+                f"disk vda is disk vda of VM {third.name!r} as well; only one of the two can run"
+            ]
+            vm.stop()
+        for point in world.references:
+            world.assert_holds(point)
+        for name in ("one", "other"):
+            assert "BAD" not in world.call("verify", name).stdout
+    finally:
+        world.vm = one
+        other.remove()
+        world.boot()
+
+
+def test_a_vm_that_is_renamed_goes_on_and_one_made_anew_begins_anew(world: World) -> None:
+    world.vm.stop()
+    world.host.call("rename", "one", "another")
+    world.vm.name = "another"
+    world.boot()
+    world.change()
+    made = world.backup()
+    assert [disk["method"] for disk in made["disks"]] == ["bitmap"]
+    assert made["notes"] == ["the VM was called 'one' before"]
+    old = world.vm.uuid
+    world.vm.stop()
+    world.vm.undefine()
+    world.vm.uuid = world.vm.define(world.vm.xml())
+    assert world.vm.uuid != old
+    world.boot()
+    for note in (
+        [
+            f"the backup folder has restore points of a VM called 'another' with another "
+            f"UUID ({old}); they stay as they are"
+        ],
+        [],
+    ):
+        world.change()
+        made = world.backup()
+        assert made["notes"] == note
+        assert [disk["method"] for disk in made["disks"]] == ["full" if note else "bitmap"]
+    assert len(world.references) == 4
+    for point in world.references:
+        world.assert_holds(point)
+    for uuid in (old, world.vm.uuid):
+        assert world.call("verify", uuid).stdout.count("good") == 2
+
+
+# -- content in another file -------------------------------------------------------------------
+
+
+def test_a_vm_that_is_off_has_changed_if_the_data_file_of_its_disk_has(world: World) -> None:
+    world.vm.stop()
+    with ExitStack() as stack:
+        hardware = Hardware(world, stack)
+        with_data_file(hardware, "vda")
+        world.boot()
+        world.change()
+        world.vm.stop()
+        time.sleep(2.1)  # what was changed a moment ago is no evidence
+        world.backup()
+        # Nothing is written to the image itself, as when the VM overwrites what it has.
+        data = data_of(hardware, "vda")
+        run("qemu-io", "-c", "write -P 0xd1 5M 64k", named(data, "raw"))
+        made = world.backup()
+        assert [disk["written_bytes"] for disk in made["disks"]] == [64 * KIB]
+        assert len(world.references) == 3
+        world.boot()
+        for point in world.references:
+            world.assert_holds(point)
+
+
+# -- disks that the host encrypts -----------------------------------------------------------------
+
+
+def encrypted_image(path: Path, key: Path) -> None:
+    """Make one; QEMU measures the processor for it, and fails at that now and then."""
+    secret = f"secret,id=key,file={str(key).replace(',', ',,')}"
+    options = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=100"
+    for tries in range(20):
+        try:
+            run_qemu_img(
+                *("create", "-q", "-f", "qcow2", "--object", secret, "-o", options),
+                *(str(path), str(SIZE)),
+            )
+        except RuntimeError as error:
+            if "CPU usage" not in str(error) or tries == 19:
+                raise
+        else:
+            return
+
+
+def test_an_encrypted_disk_is_kept_as_the_vm_sees_it_and_the_user_is_told_once(
+    world: World, tmp_path: Path
+) -> None:
+    vm, image, key = world.vm, tmp_path / "encrypted.qcow2", tmp_path / "key"
+    key.write_text("open, sesame")
+    encrypted_image(image, key)
+    uuid = world.host.call("define_secret", "open, sesame")
+    vm.stop()
+    vm.paths["vda"] = image
+    source = f'<source file="{image}"'
+    encryption = f'<encryption format="luks"><secret type="passphrase" uuid="{uuid}"/></encryption>'
+    vm.define_again()
+    text = str(world.host.call("xml", vm.name, True))
+    vm.define(text.replace(f"<source file='{image}'/>", f"{source}>{encryption}</source>"))
+    world.boot()
+    vm.write("vda", MIB, MIB, 0x5A)
+    name = ["--json", "--", vm.name]
+    told = world.call("backup", *name, expect=3).stdout
+    assert "encrypted on the host, but not in the backup" in told
+    assert '"method": "scan"' in told
+    vm.write("vda", 3 * MIB, MIB, 0x5B)
+    told = world.call("backup", *name).stdout
+    assert '"method": "bitmap"' in told
+    assert '"warnings": []' in told
+    restored = tmp_path / "restored"
+    said = world.call("restore", "--to", str(restored), "--", vm.name, "latest").stdout
+    assert "remove <encryption> of that disk" in said
+    patterns = [f"read -P 0x5a {MIB} {MIB}", f"read -P 0x5b {3 * MIB} {MIB}"]
+    asked = [part for pattern in patterns for part in ("-c", pattern)]
+    assert "failed" not in run("qemu-io", "-r", *asked, named(restored / "vda.qcow2"))
+    assert "BAD" not in world.call("verify", "--", vm.name).stdout
+    vm.write("vda", 5 * MIB, MIB, 0x5C)
+    vm.stop()
+    refused = world.call("backup", "--", vm.name, expect=1).stderr
+    assert "it is encrypted; it can be read only while the VM runs" in refused
+    assert list(tmp_path.rglob("*.attempt.json")) == []
+    world.boot()

@@ -254,6 +254,15 @@ def test_restoring_brings_it_back_and_says_where_it_belongs(
     )
 
 
+def test_restoring_says_that_a_disk_was_encrypted(world: EngineWorld) -> None:
+    world.disk.encrypted = True
+    (warning,) = world.backup().point.warnings
+    assert "not in the backup" in warning
+    assert world.backup().point.warnings == ()
+    note = restore(world, world.path.parent / "to").notes[-1]
+    assert "disk vda was encrypted" in note
+
+
 def test_restoring_some_disks_brings_back_those_and_the_definition(world: EngineWorld) -> None:
     world.backup()
     to = world.path.parent / "to"

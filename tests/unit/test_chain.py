@@ -144,6 +144,24 @@ def test_layers_may_pass_over_points_without_the_disk() -> None:
     assert names(disk_layers((back, away, FULL), "vda")) == [2, 0]
 
 
+def test_layers_follow_a_disk_whose_target_changed() -> None:
+    full = point(disks=(point_disk("vda"), point_disk("vdb")))
+    moved = replace(point_disk("hdc", parent="000000-full"), parent_file="vda.qcow2")
+    swapped = replace(point_disk("vda", parent="000000-full"), parent_file="vdb.qcow2")
+    first = point(1, 0, disks=(swapped, moved))
+    after = point_disk("hdc", parent="000001-inc")
+    second = point(2, 1, disks=(after, point_disk("vda", parent="000001-inc")))
+    lineage = (second, first, full)
+    assert disk_layers(lineage, "hdc") == ((second, after), (first, moved), (full, full.disks[0]))
+    assert disk_layers(lineage, "vda")[1:] == ((first, swapped), (full, full.disks[1]))
+    assert (after.backing, moved.backing) == ("../000001-inc/hdc.qcow2", "../000000-full/vda.qcow2")
+    assert full.disks[0].backing is None
+    bitmap = bitmap_of(1, target="hdc")
+    assert names(layers_after(lineage, "hdc", bitmap)) == [2]
+    # What was another disk at that moment has no bitmap of this one's: everything counts.
+    assert names(layers_after(lineage[1:], "vda", bitmap_of(0, target="vda"))) == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("lineage", "target"),
     [

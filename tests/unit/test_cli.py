@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.support.engine_world import EngineWorld
-from tests.support.fakes.disk import FakeBitmap
+from tests.support.fakes.disk import FakeBitmap, FakeDisk
 from tests.support.points import (
     MIB,
     a_disk,
@@ -318,6 +318,16 @@ def test_a_plan_says_what_and_why_and_changes_nothing(app: FakeApp) -> None:
     }
     assert "It reads about 128 KiB, which takes about 0.0 s (assuming 150 MB/s)." in text
     assert "convert" not in text
+
+
+def test_what_is_worth_knowing_is_a_note_and_no_warning(app: FakeApp) -> None:
+    app.world.backup()
+    app.world.hypervisor.add("twin", FakeDisk("hdc", path=app.world.disk.path))
+    assert "  note: disk vda is disk hdc of VM 'twin' as well" in app.call("plan", NAME).stdout
+    result = app.call("backup", NAME)
+    assert result.exit_code == 0
+    assert "Note: disk vda is disk hdc of VM 'twin' as well; only one" in result.stdout
+    assert "Warning" not in result.stdout
 
 
 def test_the_plan_of_an_increment_names_the_checkpoint_it_goes_on_from(app: FakeApp) -> None:

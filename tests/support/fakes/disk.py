@@ -46,6 +46,7 @@ class FakeDisk:
     unreadable: str = ""
     version: int = 1
     """Of the image: another one after every write to it."""
+    encrypted: bool = False
 
     def __post_init__(self) -> None:
         self.content = bytearray(self.size)
@@ -135,6 +136,7 @@ class FakeDisk:
             allocated=None if self.unreadable or self.layers[1:] else len(self.data) * CLUSTER,
             compat=self.compat if self.format == "qcow2" and not self.unreadable else "",
             unreadable=self.unreadable,
+            encrypted=self.encrypted,
         )
 
     def state(self) -> DiskState:

@@ -25,9 +25,9 @@ class ImageDisks:
 
     def look(self, disk: Disk) -> OfflineDisk:
         """See the port."""
-        if disk.encrypted:
-            raise ImageUnreadable(disk.path, f"it is encrypted; {_NEEDS_QEMU}")
         path, format = Path(disk.path), disk.declared_format or disk.real_format
+        if disk.encrypted:
+            raise ImageUnreadable(str(path), f"it is encrypted; {_NEEDS_QEMU}")
         stamps: list[Stamp] = []
         layers: list[Layer] = []
         used: list[tuple[Path, str]] = []
@@ -37,10 +37,10 @@ class ImageDisks:
             info = self._images.info(path)
             if format != info.format:
                 info = ImageInfo(path, format, info.virtual_size, None, None, None)
+            if info.data_file:  # which changes where the image itself does not
+                stamps.append(_stamp(_data_file(path, info)))
             if not used:
                 snapshots = info.internal_snapshots
-            if info.data_file:
-                stamps.append(_stamp(_data_file(path, info)))
             used.append((path, format))
             layers.append(Layer(str(path), tuple(_bitmap(*b) for b in info.bitmaps)))
             if info.backing_file is None:
@@ -79,10 +79,9 @@ def _below(path: Path, info: ImageInfo, depth: int) -> tuple[Path, str]:
 
 def _data_file(path: Path, info: ImageInfo) -> Path:
     found = Path(info.data_file)
-    if not found.is_absolute():  # QEMU looks for it where it was started
-        raise ImageUnreadable(
-            str(path), f"its content lies in {info.data_file!r}, no whole path; {_NEEDS_QEMU}"
-        )
+    if not found.is_absolute():  # QEMU looks for it where it was started, if it is a file at all
+        reason = f"its content lies where only QEMU finds it, at {info.data_file!r}; {_NEEDS_QEMU}"
+        raise ImageUnreadable(str(path), reason)
     return found
 
 
