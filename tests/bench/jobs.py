@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.bench.chains import Chains
+from tests.bench.off import NOTES as _OFF
+from tests.bench.off import Off
 from tests.bench.play import Group, Job, Tool
 from tests.bench.results import OURS, Run
 from tests.bench.scans import NOTES as _SCAN
@@ -59,6 +61,7 @@ class Jobs:
             Group("verify", _VERIFY, lambda: [self._verify()]),
             Group("increment-size", _SIZE, lambda: [self._increment_of(mib) for mib in _SIZES]),
             Group("scan", _SCAN, lambda: Scans(self._stage).jobs()),
+            Group("off", _OFF, lambda: [Off(self._stage, self._blocks).job()]),
             Group("memory", _MEMORY, self._memory, single=True),
         )
 
