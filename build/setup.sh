@@ -21,6 +21,7 @@ RUN_PACKAGES=(
   qemu-utils
 )
 TEST_PACKAGES=(
+  bindfs
   e2fsprogs
   libnbd-bin
   nbdkit

@@ -88,7 +88,7 @@ class Standalone:
                 hypervisor=hypervisor,
                 exports=NbdExports(),
                 offline=ImageDisks(self._images, is_written),
-                bitmaps=QemuOfflineBitmaps(is_written),
+                bitmaps=QemuOfflineBitmaps(),
                 places=Workspace(self._runtime, store.path),
                 side_files=LocalSideFiles(),
                 guard=WatchdogGuard(self._runtime, self._place.uri),

@@ -1,9 +1,12 @@
 """File systems of the tests' own: small, read-only, or going away."""
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 _LAZY_SIZE = 128 * 1024 * 1024
 
@@ -61,6 +64,24 @@ def bound(folder: Path, place: Path, *processes: int) -> Iterator[Path]:
             _run(*prefix, "mount", "--bind", str(folder), str(place))
             stack.callback(_run, *prefix, "umount", "--lazy", str(place))
         yield place
+
+
+@contextlib.contextmanager
+def fuse(beneath: Path, place: Path) -> Iterator[Path]:
+    """Show a folder at ``place``, whatever is there, by a file system in user space.
+
+    Locks do not pass through it, attributes do: like Unraid's ``/mnt/user``.
+    """
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR))
+    except OSError as error:
+        pytest.skip(f"no file system in user space (FUSE) can be mounted here: {error}")
+    place.mkdir(exist_ok=True)
+    _run("bindfs", "-o", "nonempty", str(beneath), str(place))
+    try:
+        yield place
+    finally:
+        _run("umount", "--lazy", str(place))
 
 
 def _run(*argv: str) -> None:

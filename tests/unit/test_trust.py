@@ -25,6 +25,8 @@ from tests.support.points import (
 from vm_babysitter.domain.backup_plan import (
     Distrust,
     find_trusted,
+    image_path,
+    plan_backup,
 )
 from vm_babysitter.domain.chain import (
     Checkpoint,
@@ -38,6 +40,18 @@ BOTH = good(NEW, OLD)
 BROKEN = Bitmap(NEW, recording=False, inconsistent=True)
 STOPPED = Bitmap(NEW, recording=False, inconsistent=False)
 ONLY_OLD = disk_state(good(OLD))
+
+
+def behind_fuse(path: str = "/mnt/user/vda.qcow2") -> DiskVerdict:
+    """Return a disk whose file itself only QEMU knows."""
+    verdict = tracked_disk(path=path)
+    return replace(verdict, disk=replace(verdict.disk, direct=False))
+
+
+def opened(path: str) -> DiskState:
+    """Return what a QEMU says that has this path open."""
+    state = disk_state(BOTH)
+    return replace(state, layers=(replace(state.layers[0], path=path),))
 
 
 @dataclass
@@ -107,6 +121,11 @@ CHOSEN: dict[str, tuple[Facts, str]] = {
         Facts(state=ONLY_OLD, points=(line(2)[0], past(1, path="/x"))),
         OLD,
     ),
+    "one of a disk behind FUSE by the path that QEMU has": (
+        Facts(disk=behind_fuse(), state=opened(PATH)),
+        NEW,
+    ),
+    "one of a disk that QEMU names otherwise": (Facts(state=opened("/a/link")), NEW),
     "one where another disk is distrusted": (Facts(distrusted=[Distrust("vdb", NEW)]), NEW),
 }
 
@@ -196,6 +215,17 @@ def test_the_reason_is_that_of_the_youngest_bitmap_for_the_older_ones_are_long_g
     broken = Bitmap(bitmap_of(2), recording=False, inconsistent=True)
     for points in (line(3), moved):
         assert "damaged" in Facts(state=disk_state((broken,)), points=points).trusted()[1]
+
+
+def test_path_of_a_disk_behind_fuse_is_the_one_that_qemu_has() -> None:
+    disk = behind_fuse().disk
+    assert image_path(disk, opened("/mnt/cache/x")) == "/mnt/cache/x"
+    assert image_path(disk, None) == image_path(disk, disk_state()) == "/mnt/user/vda.qcow2"
+    assert image_path(tracked_disk().disk, opened("/a/link")) == PATH
+    for path, state in (("/mnt/cache/x", opened("/mnt/cache/x")), (disk.path, None)):
+        states = {} if state is None else {"vda": state}
+        (plan,) = plan_backup([behind_fuse()], states, None).disks
+        assert plan.path == path
 
 
 def test_the_chosen_checkpoint_is_for_this_disk_alone() -> None:

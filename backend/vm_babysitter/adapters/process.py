@@ -1,7 +1,7 @@
 """Start other programs. The only module that may use ``subprocess``.
 
-Whatever we start ends with us, even when we are killed with SIGKILL, which leaves no moment
-to clean up. The kernel offers that as PR_SET_PDEATHSIG, with two traps:
+Whatever we start ends with us, if not said otherwise, even when we are killed with SIGKILL, which
+leaves no moment to clean up. The kernel offers that as PR_SET_PDEATHSIG, with two traps:
 
 * It has to be set in the child. ``preexec_fn`` would run Python between fork and exec, which
   is unsafe while other threads run. So we start a tiny Python (``_SHIM``, about 10 ms), which
@@ -42,8 +42,9 @@ _TAIL = 4000  # bytes of a program's output that go into an error
 # which the parent's pid tells.
 _SHIM = """
 import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-if os.getppid() != int(sys.argv[1]): os._exit(125)
+if int(sys.argv[1]):
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != int(sys.argv[1]): os._exit(125)
 for ignored_by_python in signal.SIGPIPE, signal.SIGXFSZ:
     signal.signal(ignored_by_python, signal.SIG_DFL)
 os.execv(sys.argv[2], sys.argv[3:])
@@ -114,17 +115,20 @@ def run(argv: Sequence[str], *, timeout: float, input: str | None = None) -> str
     return finished.stdout
 
 
-def execute(argv: Sequence[str], *, timeout: float, input: str | None = None) -> Finished:
+def execute(
+    argv: Sequence[str], *, timeout: float, input: str | None = None, finish: bool = False
+) -> Finished:
     """Run a program to its end and return its exit status and output, like `run`.
 
-    For programs whose exit status is an answer.
+    For programs whose exit status is an answer. With ``finish`` it goes on to its end even if
+    we are interrupted or killed: for short work that is better not left half done.
 
     Raises:
         ProgramMissing: the program is not installed.
         CommandFailed: it took too long.
     """
     stdin = subprocess.DEVNULL if input is None else subprocess.PIPE
-    process = _spawn(argv, stdin, subprocess.PIPE, subprocess.PIPE)
+    process = _spawn(argv, stdin, subprocess.PIPE, subprocess.PIPE, finish=finish)
     try:
         data = None if input is None else os.fsencode(input)
         stdout, stderr = process.communicate(data, timeout=timeout)
@@ -133,7 +137,10 @@ def execute(argv: Sequence[str], *, timeout: float, input: str | None = None) ->
         reason = f"did not end within {timeout:g} seconds"
         raise CommandFailed(argv[0], process.returncode, reason) from None
     except BaseException:
-        _end(process, grace=0)
+        if finish:
+            _reap(process)
+        else:
+            _end(process, grace=0)
         raise
     finally:
         for pipe in (process.stdin, process.stdout, process.stderr):
@@ -186,8 +193,7 @@ class Survivor:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
-        # Somebody has to bury it if it ends before us.
-        threading.Thread(target=self._process.wait, name="mourner", daemon=True).start()
+        _reap(self._process)
 
     def dismiss(self) -> None:
         """Say that it is not needed: it reads a line, and is reaped."""
@@ -220,13 +226,24 @@ def start_survivor(argv: Sequence[str]) -> Survivor:
     return Survivor(process)
 
 
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Have a program that goes on buried if it ends before us."""
+    threading.Thread(target=process.wait, name="mourner", daemon=True).start()
+
+
 def _spawn(
-    argv: Sequence[str], stdin: int, stdout: int, stderr: int | IO[bytes]
+    argv: Sequence[str],
+    stdin: int,
+    stdout: int,
+    stderr: int | IO[bytes],
+    *,
+    finish: bool = False,
 ) -> subprocess.Popen[bytes]:
     program = shutil.which(argv[0])
     if program is None:
         raise ProgramMissing(argv[0])
-    shim = [sys.executable, "-I", "-S", "-c", _SHIM, str(os.getpid()), program]
+    until = "0" if finish else str(os.getpid())
+    shim = [sys.executable, "-I", "-S", "-c", _SHIM, until, program]
     process = _forker().call(
         lambda: subprocess.Popen(  # noqa: S603 - an argument list, no shell
             [*shim, *argv],

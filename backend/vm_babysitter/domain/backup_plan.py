@@ -130,9 +130,11 @@ def plan_backup(  # noqa: PLR0913
         told = [f"disk {d.disk.target} is not backed up: {d.reason}" for d in missed]
         told += [_impatient(d) for d in disks if sees_errors(d.disk.error_policy)]
         told += [newly_encrypted(d.disk, None) for d in disks]
-        return BackupPlan(True, None, reasons, full, tuple(filter(None, told)))
+        tracked = _as_reachable(full, disks, access)
+        return BackupPlan(True, None, reasons, tracked, tuple(filter(None, told)))
     lineage = chain.lineage(parent.seq)
-    plans = tuple(_plan_disk(d, states, lineage, distrusted, access) for d in disks)
+    planned = [_plan_disk(d, states, lineage, distrusted, access) for d in disks]
+    plans = _as_reachable(planned, disks, access)
     pairs = [(d.disk, plan) for d, plan in zip(disks, plans, strict=True)]
     lost, notes = gone_disks(parent, [plan.parent for plan in plans], disks, left_out)
     warnings = [*lost, *(newly_encrypted(disk, plan.parent) for disk, plan in pairs)]
@@ -145,6 +147,14 @@ def plan_backup(  # noqa: PLR0913
         tuple(filter(None, warnings)),
         tuple(filter(None, [*changed, *notes])),
     )
+
+
+def _as_reachable(
+    plans: Sequence[DiskPlan], disks: Sequence[DiskVerdict], access: Access
+) -> tuple[DiskPlan, ...]:
+    """Plan no new bitmap in an image of a VM that is off which is not the file QEMU would open."""
+    reachable = {d.disk.target: access is Access.LIVE or d.disk.direct for d in disks}
+    return tuple(replace(p, track=p.track and reachable[p.target]) for p in plans)
 
 
 def _untracked_with_snapshots(verdict: DiskVerdict, state: DiskState | None) -> DiskVerdict:
@@ -198,7 +208,7 @@ def _disk_plan(
         target=disk.target,
         method=method,
         reason=reason,
-        path=disk.path,
+        path=image_path(disk, state),
         identity="" if state is None else state.identity,
         source_format=disk.declared_format or disk.real_format,
         track=verdict.verdict is Verdict.TRACKED,
@@ -244,11 +254,19 @@ def _same_disk(disk: Disk, state: DiskState | None, earlier: Point) -> PointDisk
     A scan is right whatever it compares with; with the right one it stores little.
     """
     own = earlier.disk(disk.target)
-    if state is None or not state.identity or (own is not None and own.path == disk.path):
+    path = image_path(disk, state)
+    if state is None or not state.identity or (own is not None and own.path == path):
         return own
-    wanted = (disk.path, state.identity)
+    wanted = (path, state.identity)
     found = (past for past in earlier.disks if (past.path, past.identity) == wanted)
     return next(found, own)
+
+
+def image_path(disk: Disk, state: DiskState | None) -> str:
+    """Return the path of a disk's image: where only QEMU knows the file itself, QEMU's."""
+    if disk.direct or state is None or not state.layers:
+        return disk.path
+    return state.layers[0].path
 
 
 def find_trusted(

@@ -255,6 +255,18 @@ class ImageUnreadable(BabysitterError):
 
 
 @dataclass(eq=False)
+class ImageRefused(BabysitterError):
+    """A disk image is not written to, because that would not be safe or not work."""
+
+    code: ClassVar[str] = "image-refused"
+    template: ClassVar[str] = "The disk image {path!r} is not written to: {reason}."
+    hint_template: ClassVar[str] = "{way_out}"
+    path: str
+    reason: str
+    way_out: str = ""
+
+
+@dataclass(eq=False)
 class CommandFailed(BabysitterError):
     """A program that we started failed."""
 

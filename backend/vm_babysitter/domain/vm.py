@@ -104,6 +104,8 @@ class Disk:
     """Why the image could not be read; empty if it could."""
     error_policy: str = ""
     alias: str = ""
+    direct: bool = True
+    """Whether ``path`` is the file itself. Behind FUSE locks and writes would not meet QEMU's."""
 
 
 @dataclass(frozen=True, slots=True)

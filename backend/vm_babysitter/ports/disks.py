@@ -122,21 +122,24 @@ class OfflineDisks(Protocol):
 class OfflineBitmaps(Protocol):
     """Dirty bitmaps in images of VMs that are off.
 
-    An image that somebody has open, or that cannot be reached as QEMU would, is not written.
+    An image that somebody has open for writing, or that cannot be reached as QEMU would, is not
+    written to.
     """
 
     def add(self, path: Path, name: str) -> None:
-        """Add a bitmap that records from now on.
+        """Add a bitmap that records from now on; its name must be new to the image.
 
         Raises:
-            Busy, ImageUnreadable, CommandFailed: there is none; the image is as it was.
+            ImageRefused, ImageUnreadable, Busy, NotEnoughSpace: nothing was written.
+            CommandFailed, Busy: it may be there all the same, and others no longer be trusted;
+                the content of the image is what it was.
         """
 
     def remove(self, path: Path, name: str) -> None:
-        """Remove a bitmap; one that is not there is fine.
+        """Remove a bitmap; one that is not there is fine, and then nothing is written.
 
         Raises:
-            Busy, ImageUnreadable, CommandFailed: it may still be there, the image is sound.
+            The same as ``add``.
         """
 
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.fakes.disk import FakeBitmap, FakeDisk
+from tests.support.fakes.disk import FakeBitmap, FakeDisk, FakeLayer
 from tests.support.fakes.exports import FakeDiskReader
 from tests.support.fakes.faults import Faults, faulty
 from tests.support.fakes.hypervisor import FakeExport, FakeHypervisor
-from vm_babysitter.domain.errors import Busy, ImageUnreadable
+from vm_babysitter.domain.errors import Busy, ImageRefused, ImageUnreadable
 from vm_babysitter.domain.offline import Stamp
 from vm_babysitter.domain.vm import QEMU_RUNS, Bitmap, Disk, DiskState, Layer
 from vm_babysitter.ports import OfflineDisk
@@ -86,24 +86,32 @@ class FakeOfflineBitmaps(Faults):
 
     @faulty
     def add(self, path: Path, name: str) -> None:
-        disk = self._writable(path)
-        layer = next(layer for layer in disk.layers if layer.path == str(path))
-        assert name not in layer.bitmaps
+        disk, layer, running = self._look(path)
+        if not disk.tracks:
+            raise ImageRefused(str(path), "only a qcow2 of version 3 can hold bitmaps")
+        if name in layer.bitmaps:
+            raise ImageRefused(str(path), f"it has a bitmap {name!r} already")
+        _check_off(path, running=running)
         layer.bitmaps[name] = FakeBitmap(stored=True)
         disk.version += 1
 
     @faulty
     def remove(self, path: Path, name: str) -> None:
-        disk = self._writable(path)
-        layer = next(layer for layer in disk.layers if layer.path == str(path))
-        if layer.bitmaps.pop(name, None) is not None:
+        disk, layer, running = self._look(path)
+        if name in layer.bitmaps:
+            _check_off(path, running=running)
+            del layer.bitmaps[name]
             disk.version += 1
 
-    def _writable(self, path: Path) -> FakeDisk:
+    def _look(self, path: Path) -> tuple[FakeDisk, FakeLayer, bool]:
         disk, running = _find(self._hypervisor, str(path))
-        if running:
-            raise Busy(f"The disk image {str(path)!r}", "another program has it open")
-        return disk
+        layer = next(layer for layer in disk.layers if layer.path == str(path))
+        return disk, layer, running
+
+
+def _check_off(path: Path, *, running: bool) -> None:
+    if running:
+        raise Busy(f"The disk image {str(path)!r}", "a VM or another program of QEMU writes to it")
 
 
 def _find(hypervisor: FakeHypervisor, path: str) -> tuple[FakeDisk, bool]:

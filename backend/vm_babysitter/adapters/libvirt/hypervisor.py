@@ -17,6 +17,7 @@ from vm_babysitter.adapters.libvirt import agent, qmp, xml
 from vm_babysitter.adapters.libvirt.belongings import find_belongings, usual_tpm_roots
 from vm_babysitter.adapters.libvirt.connection import Connection
 from vm_babysitter.adapters.libvirt.errors import translated
+from vm_babysitter.adapters.real_path import RealPath, real_path
 from vm_babysitter.domain.agent import AgentAnswer
 from vm_babysitter.domain.chain import Checkpoint
 from vm_babysitter.domain.errors import Busy, ImageUnreadable, ScratchUnfit, VmNotFound
@@ -50,6 +51,8 @@ _JOB_POLL_SECONDS = 0.02
 
 Probe = Callable[[Path], ImageInfo]
 """Describes an image file by its content. Raises ImageUnreadable."""
+Resolve = Callable[[str], RealPath]
+"""Says which file a path of a definition stands for."""
 
 
 class LibvirtHypervisor:
@@ -60,13 +63,15 @@ class LibvirtHypervisor:
         connection: Connection,
         probe: Probe,
         tpm_roots: Sequence[Path] = (),
+        resolve: Resolve = real_path,
     ) -> None:
-        """Use ``probe`` to describe an image file by its content.
+        """Use ``probe`` to describe an image file by its content, ``resolve`` to find it.
 
         ``tpm_roots``: where libvirt may keep the state of TPMs; none for where it usually does.
         """
         self._connection = connection
         self._probe = probe
+        self._resolve = resolve
         self._tpm_roots = tpm_roots or usual_tpm_roots(connection.uri)
 
     def vms(self) -> tuple[Vm, ...]:
@@ -81,7 +86,7 @@ class LibvirtHypervisor:
         flags = libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT
         with translated("Listing the VMs", uri=self._connection.uri):
             domains = self._connection.handle.listAllDomains(flags)
-            found = [_describe_if_there(domain, probe) for domain in domains]
+            found = [_describe_if_there(domain, self._resolve, probe) for domain in domains]
             return tuple(sorted((vm for vm in found if vm is not None), key=lambda vm: vm.name))
 
     def vm(self, name: str) -> Vm:
@@ -98,7 +103,7 @@ class LibvirtHypervisor:
             for lookup in (handle.lookupByName, handle.lookupByUUIDString):
                 domain = _look_up(lookup, name)
                 if domain is not None and domain.isPersistent():
-                    return _describe(domain, probe)
+                    return _describe(domain, self._resolve, probe)
         raise VmNotFound(name)
 
     def power(self, uuid: str) -> PowerState:
@@ -278,33 +283,35 @@ class LibvirtHypervisor:
         return self._connection.handle.lookupByUUIDString(uuid)
 
 
-def _describe_if_there(domain: libvirt.virDomain, probe: Probe | None) -> Vm | None:
+def _describe_if_there(
+    domain: libvirt.virDomain, resolve: Resolve, probe: Probe | None
+) -> Vm | None:
     """Describe a VM that may have been removed since it was listed."""
     try:
-        return _describe(domain, probe)
+        return _describe(domain, resolve, probe)
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
             raise
         return None
 
 
-def _describe(domain: libvirt.virDomain, probe: Probe | None) -> Vm:
+def _describe(domain: libvirt.virDomain, resolve: Resolve, probe: Probe | None) -> Vm:
     disks = xml.parse_disks(domain.XMLDesc(0))
     return Vm(
         uuid=domain.UUIDString(),
         name=domain.name(),
         state=_power(domain),
-        disks=tuple(_look_at(disk, probe) for disk in disks),
+        disks=tuple(_look_at(disk, resolve, probe) for disk in disks),
     )
 
 
-def _look_at(definition: xml.DiskDefinition, probe: Probe | None) -> Disk:
-    info, unreadable, path = None, "", ""
+def _look_at(definition: xml.DiskDefinition, resolve: Resolve, probe: Probe | None) -> Disk:
+    info, unreadable, place = None, "", RealPath("", direct=True)
     if definition.source_type in {"file", "block"}:
-        path = _resolved(definition.source)
+        place = resolve(definition.source)
         if definition.kind is DiskKind.DISK and probe is not None:
             try:
-                info = probe(Path(path))
+                info = probe(Path(place.path))
             except ImageUnreadable as error:
                 unreadable = error.reason
     return Disk(
@@ -312,7 +319,7 @@ def _look_at(definition: xml.DiskDefinition, probe: Probe | None) -> Disk:
         kind=definition.kind,
         source_type=definition.source_type,
         source=definition.source,
-        path=path,
+        path=place.path,
         read_only=definition.read_only,
         shareable=definition.shareable,
         transient=definition.transient,
@@ -323,10 +330,11 @@ def _look_at(definition: xml.DiskDefinition, probe: Probe | None) -> Disk:
         compat="" if info is None else info.compat,
         data_file="" if info is None else info.data_file,
         encrypted=definition.encrypted,
-        file_id=_file_id(path),
+        file_id=_file_id(place.path),
         unreadable=unreadable,
         error_policy=definition.error_policy,
         alias=definition.alias,
+        direct=place.direct,
     )
 
 
@@ -347,13 +355,6 @@ def _look_up(lookup: Callable[[str], libvirt.virDomain], word: str) -> libvirt.v
         raise
     except ValueError:  # not UTF-8, or with a NUL in it: nothing is called that
         return None
-
-
-def _resolved(path: str) -> str:
-    try:
-        return str(Path(path).resolve())
-    except RuntimeError:  # links that lead in a circle; whoever opens it says so
-        return path
 
 
 def _others(domain: libvirt.virDomain, targets: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """``qemu-img``: describe, create and check image files."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ TIMEOUT = 120.0
 CHECK_TIMEOUT = 3600.0
 """Seconds for a check, which reads all metadata."""
 
+_LOCKED = re.compile(r'Failed to get .*"(write|consistent read|resize)" lock')  # QEMU's words
 _CORRUPT, _LEAKS, _NOT_SUPPORTED = 2, 3, 63  # exit statuses of `qemu-img check`
 
 
@@ -81,6 +83,11 @@ def words(output: str, path: Path) -> str:
             line = rest
             break
     return line.removeprefix("qemu-img: ").strip().rstrip(".")
+
+
+def is_locked(output: str) -> bool:
+    """Whether QEMU says that another program's lock keeps it from opening an image."""
+    return _LOCKED.search(output) is not None
 
 
 def _parsed(path: Path, told: dict[str, Any]) -> ImageInfo:

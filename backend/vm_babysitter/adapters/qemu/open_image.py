@@ -1,6 +1,5 @@
 """QEMU's image files, read and written through NBD; implements ``ports.ImageTool``."""
 
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,8 +19,6 @@ from vm_babysitter.domain.errors import (
     ProgramMissing,
 )
 from vm_babysitter.ports import DiskReader, DiskWriter, ImageInfo
-
-_LOCKED = re.compile(r'Failed to get .*"(write|consistent read|resize)" lock')  # QEMU's words
 
 
 def find_way() -> Way:
@@ -111,7 +108,7 @@ class QemuImageTool:
             if opened:
                 raise
             path = _culprit(paths, error.output)
-            if _LOCKED.search(error.output):
+            if img.is_locked(error.output):
                 what = f"The disk image {str(path)!r}"
                 raise Busy(what, "another program has it open") from error
             raise ImageUnreadable(str(path), img.words(error.output, path)) from error
