@@ -7,10 +7,12 @@ from pathlib import Path
 
 from vm_babysitter import __version__
 from vm_babysitter.adapters.clock import SystemClock
+from vm_babysitter.adapters.conversion_files import LocalConversionFiles
 from vm_babysitter.adapters.fingerprint import fingerprint
 from vm_babysitter.adapters.freeze_guard import WatchdogGuard
 from vm_babysitter.adapters.image_lock import is_written
 from vm_babysitter.adapters.libvirt.connection import Connection
+from vm_babysitter.adapters.libvirt.definitions import LibvirtDefinitions
 from vm_babysitter.adapters.libvirt.hypervisor import LibvirtHypervisor
 from vm_babysitter.adapters.priority import lowered
 from vm_babysitter.adapters.qemu.compression_probe import choose_compression
@@ -29,6 +31,9 @@ from vm_babysitter.cli.composition import FULL_SPEED, Effort, Place
 from vm_babysitter.domain.errors import InvalidInput
 from vm_babysitter.engine.backup import Backup
 from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.conversion import ConvertTools
+from vm_babysitter.engine.convert import Convert
+from vm_babysitter.engine.convert_back import ConvertBack
 from vm_babysitter.engine.pace import Pace
 from vm_babysitter.engine.planning import Planner
 from vm_babysitter.engine.restore import Restore
@@ -55,7 +60,7 @@ class Standalone:
     def hypervisor(self) -> Iterator[Hypervisor]:
         """Connect to libvirt. Raises HypervisorUnreachable."""
         with Connection(self._place.uri) as connection:
-            yield LibvirtHypervisor(connection, self._images.info, self._place.tpm_roots)
+            yield self._on(connection)
 
     def store(self, *, create: bool = False, new_image: NewImage = Qcow2Writer) -> LocalStore:
         """Open the backup folder. Raises StoreRefused and what ``open_store`` raises."""
@@ -110,6 +115,28 @@ class Standalone:
     def restore(self, to: Path, effort: Effort = FULL_SPEED) -> Restore:
         """Restore points; libvirt is not needed."""
         return Restore(self.store(), self._read_tools(effort), FileImages(), EmptyDirectory(to))
+
+    @contextmanager
+    def convert(self, effort: Effort = FULL_SPEED) -> Iterator[tuple[Convert, ConvertBack]]:
+        """Convert raw disks, and undo it; no backup folder is needed."""
+        with Connection(self._place.uri) as connection:
+            tools = ConvertTools(
+                hypervisor=self._on(connection),
+                definitions=LibvirtDefinitions(connection),
+                files=LocalConversionFiles(),
+                images=self._images,
+                own_images=FileImages(),
+                fingerprint=fingerprint,
+                clock=self._clock,
+                observer=self._observer,
+                cancel=self._cancel,
+                pace=Pace(effort.limit, self._cancel),
+                priority=_priority(effort),
+            )
+            yield Convert(tools), ConvertBack(tools)
+
+    def _on(self, connection: Connection) -> LibvirtHypervisor:
+        return LibvirtHypervisor(connection, self._images.info, self._place.tpm_roots)
 
     def _read_tools(self, effort: Effort) -> ReadTools:
         pace = Pace(effort.limit, self._cancel)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fakes.images import FakeImageTool
-from tests.support.layers import filled, write_layer
+from tests.support.layers import Layer, filled, write_layer
 from tests.support.nbd_reading import Collected, pieces
 from vm_babysitter.adapters.qemu.open_image import QemuImageTool
 from vm_babysitter.domain.blocks import BLOCK_SIZE
@@ -32,6 +32,10 @@ def read(tool: ImageTool, *layers: Path, format: str = "qcow2") -> bytes:
     assert ranges[-1].end == len(found)
     assert not any(any(found[start:end]) for start, end, zero in ranges if zero)
     return found
+
+
+def _cancel() -> None:
+    raise Cancelled
 
 
 class ImageToolContract:
@@ -116,6 +120,23 @@ class ImageToolContract:
         with pytest.raises(ImageUnreadable, match="not in qcow2 format"):
             read(tool, image)
         assert tool.info(image).format == "raw"
+
+    def test_images_are_the_same_if_size_and_content_are_whatever_the_format(
+        self, tool: ImageTool, image: Path
+    ) -> None:
+        raw, other = image.with_name("raw"), image.with_name("-other, raw")
+        content = bytes(BLOCK_SIZE) + os.urandom(BLOCK_SIZE) + bytes(2 * BLOCK_SIZE)
+        write_layer(image, Layer(len(content), {1: content[BLOCK_SIZE : 2 * BLOCK_SIZE]}))
+        raw.write_bytes(content)
+        assert tool.same_content((raw, "raw"), (image, "qcow2"))
+        for wrong in (content[:-1] + b"x", content + bytes(512), content[:-512]):
+            other.write_bytes(wrong)
+            assert not tool.same_content((other, "raw"), (image, "qcow2"))
+        with pytest.raises(Cancelled):
+            tool.same_content((raw, "raw"), (image, "qcow2"), _cancel)
+        for pair in (((raw, "raw"), (image / "no", "qcow2")), ((raw / "no", "raw"), (raw, "raw"))):
+            with pytest.raises(ImageUnreadable):
+                tool.same_content(*pair)
 
     def test_error_while_writing_is_raised_as_it_is(self, tool: ImageTool, image: Path) -> None:
         tool.create(image, "raw", SIZE)

@@ -8,18 +8,27 @@ from typing import Protocol, cast
 
 from lxml import etree
 
+from tests.support.fakes.definitions import FakeDefinitions
 from tests.support.fakes.disk import FakeBitmap, FakeDisk
 from tests.support.fakes.exports import FakeDiskExports
 from tests.support.fakes.hypervisor import FakeHypervisor, FakeJob, FakeVm
 from tests.support.libvirt_host import LibvirtHost
 from tests.support.vm import DiskSpec, TestVm, VmFactory
 from vm_babysitter.adapters.libvirt.connection import Connection
+from vm_babysitter.adapters.libvirt.definitions import LibvirtDefinitions
 from vm_babysitter.adapters.libvirt.hypervisor import LibvirtHypervisor
 from vm_babysitter.adapters.qemu.exports import NbdExports
 from vm_babysitter.adapters.qemu.img import info
 from vm_babysitter.domain.chain import Checkpoint, bitmap_name
 from vm_babysitter.domain.vm import DiskState, PowerState
-from vm_babysitter.ports import BackupRequest, Belongings, DiskExports, DiskRequest, Hypervisor
+from vm_babysitter.ports import (
+    BackupRequest,
+    Belongings,
+    Definitions,
+    DiskExports,
+    DiskRequest,
+    Hypervisor,
+)
 
 KIB = 1024
 SIZE = 16 * 64 * KIB
@@ -83,6 +92,9 @@ class Bench(Protocol):
 
     @property
     def hypervisor(self) -> Hypervisor: ...
+
+    @property
+    def definitions(self) -> Definitions: ...
 
     @property
     def exports(self) -> DiskExports: ...
@@ -166,6 +178,7 @@ class RealBench(_Places):
         """``folder`` has a short path, for sockets."""
         super().__init__(folder)
         self.hypervisor = LibvirtHypervisor(connection, info)
+        self.definitions = LibvirtDefinitions(connection)
         self.exports = NbdExports()
         self._host = host
         self._factory = factory
@@ -275,6 +288,7 @@ class FakeBench(_Places):
     def __init__(self) -> None:
         super().__init__(Path("/run/bench"))
         self.hypervisor = FakeHypervisor()
+        self.definitions = FakeDefinitions(self.hypervisor)
         self.exports = FakeDiskExports(self.hypervisor)
 
     def vm(

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tests.support.faulty import Fault
@@ -32,12 +32,19 @@ class Stopped:
 
 
 @contextmanager
-def stopped_backup(world: World, *faults: Fault) -> Iterator[Stopped]:
-    """Start a backup and wait until it stands still at one of the faults."""
-    with world.start("backup", "--", world.vm.name, faults=faults) as process:
+def stopped_command(world: World, *arguments: str, faults: Sequence[Fault]) -> Iterator[Stopped]:
+    """Start a command and wait until it stands still at one of the faults."""
+    with world.start(*arguments, faults=faults) as process:
         try:
             _, status = os.waitpid(process.pid, os.WUNTRACED)
             assert os.WIFSTOPPED(status), status
             yield Stopped(process)
         finally:
             process.kill()
+
+
+@contextmanager
+def stopped_backup(world: World, *faults: Fault) -> Iterator[Stopped]:
+    """Start a backup and wait until it stands still at one of the faults."""
+    with stopped_command(world, "backup", "--", world.vm.name, faults=faults) as still:
+        yield still

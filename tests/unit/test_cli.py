@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -49,6 +50,9 @@ from vm_babysitter.domain.errors import (
 from vm_babysitter.domain.vm import DiskKind, PowerState, Vm
 from vm_babysitter.engine.backup import BackedUp, Backup
 from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.conversion import Converted
+from vm_babysitter.engine.convert import Convert
+from vm_babysitter.engine.convert_back import ConvertBack
 from vm_babysitter.engine.planning import Planned, Planner
 from vm_babysitter.engine.restore import Restore, Restored
 from vm_babysitter.engine.verify import Verified, Verify
@@ -79,6 +83,20 @@ class Answers:
 
 
 @dataclass
+class Converting:
+    """Stands for Convert and ConvertBack."""
+
+    asked: list[tuple[object, ...]] = field(default_factory=list)
+
+    def run(self, vm: str, disk: str, *, lose_changes: bool | None = None) -> Converted:
+        self.asked.append((vm, disk, lose_changes))
+        files = ("/v/a b.qcow2", "/v/a b.img")
+        undone = lose_changes is not None
+        image, kept = reversed(files) if undone else files
+        return Converted(vm, disk, image, kept, "/v/a b.qcow2.vmb-convert.json", undone, 3 * MIB)
+
+
+@dataclass
 class FakeApp:
     """Implements ``cli.composition.App``."""
 
@@ -89,6 +107,7 @@ class FakeApp:
     to: list[Path] = field(default_factory=list)
     efforts: list[Effort] = field(default_factory=list)
     compress: list[bool] = field(default_factory=list)
+    converting: Converting = field(default_factory=Converting)
 
     def compose(self, place: Place, _observer: Observer, _cancel: Cancel) -> "FakeApp":
         self.places.append(place)
@@ -123,6 +142,11 @@ class FakeApp:
         self.to.append(to)
         return cast(Restore, self.answers)
 
+    @contextmanager
+    def convert(self, effort: Effort) -> Iterator[tuple[Convert, ConvertBack]]:
+        self.efforts.append(effort)
+        yield cast(Convert, self.converting), cast(ConvertBack, self.converting)
+
     def call(self, *arguments: str, standalone: bool = True) -> Result:
         """Run the command line."""
         options = ["--standalone"] if standalone else []
@@ -145,7 +169,12 @@ def app(ram_path: Path) -> FakeApp:
 # --- how hard it works
 
 
-COMMANDS = (("backup", NAME), ("verify", NAME), ("restore", NAME, "latest", "--to", "x"))
+COMMANDS = (
+    ("backup", NAME),
+    ("verify", NAME),
+    ("restore", NAME, "latest", "--to", "x"),
+    ("convert", NAME, "vda"),
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c[0])
@@ -556,3 +585,22 @@ def test_a_restore_names_its_files(app: FakeApp) -> None:
         (NAME, "latest", ("vda", "vdb"), "raw"),
         (NAME, "latest", ("vda", "vdb"), None),
     ]
+
+
+def test_a_conversion_says_what_is_kept_and_how_to_go_back(app: FakeApp) -> None:
+    text = app.call("convert", "--", "-odd 'name'", "vda").stdout
+    assert "is now qcow2: 3 MiB of content" in text
+    assert "kept until you delete it" in text
+    assert "/v/a b.img" in text
+    last = text.splitlines()[-1].removeprefix("To go back: vm-babysitter --standalone ")
+    app.call(*shlex.split(last))
+    assert app.converting.asked == [("-odd 'name'", "vda", None), ("-odd 'name'", "vda", False)]
+
+
+def test_going_back_says_what_is_kept(app: FakeApp) -> None:
+    result = app.call("convert", NAME, "vda", "--undo", "--lose-changes")
+    assert "has its raw image /v/a b.img again" in result.stdout
+    assert "/v/a b.qcow2 is kept" in result.stdout
+    assert app.converting.asked == [(NAME, "vda", True)]
+    assert app.call("convert", NAME, "vda", "--lose-changes").exit_code == 2
+    assert app.json("convert", NAME, "vda")["kept"] == "/v/a b.img"

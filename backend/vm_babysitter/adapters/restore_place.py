@@ -1,6 +1,5 @@
 """Where a restore puts its files: an empty or new directory, filled wholly or not at all."""
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,12 +7,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vm_babysitter.domain.errors import InvalidInput, NotEnoughSpace, StoreFailed
-from vm_babysitter.lib.atomicfile import fsync_directory, write_new
+from vm_babysitter.lib.atomicfile import fsync_directory, rename_new, write_new
 
 _WORKING = "unfinished.partial"
 _FIELD = "--to"
-_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-"""What file systems without hard links say."""
 
 
 class _Files:
@@ -50,7 +47,7 @@ class _Files:
         for path in self._begun:
             _sync(path)
         for path in self._begun:
-            _rename_new(path, self.final(path))
+            rename_new(path, self.final(path))
             self._placed.append(self.final(path))
         self._working.rmdir()
         fsync_directory(self._directory)
@@ -127,20 +124,6 @@ class EmptyDirectory:
         free = state.f_bavail * state.f_frsize
         if free < needed:
             raise NotEnoughSpace(str(path), free, needed)
-
-
-def _rename_new(path: Path, final: Path) -> None:
-    """Rename a file; what has been put under the new name meanwhile stays there."""
-    try:
-        final.hardlink_to(path)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        if os.path.lexists(final):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
-        path.rename(final)
-    else:
-        path.unlink()
 
 
 def _sync(path: Path) -> None:

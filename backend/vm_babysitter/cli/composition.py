@@ -8,6 +8,8 @@ from typing import Protocol
 
 from vm_babysitter.engine.backup import Backup
 from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.convert import Convert
+from vm_babysitter.engine.convert_back import ConvertBack
 from vm_babysitter.engine.planning import Planner
 from vm_babysitter.engine.restore import Restore
 from vm_babysitter.engine.verify import Verify
@@ -64,6 +66,11 @@ class App(Protocol):
 
     def restore(self, to: Path, effort: Effort = FULL_SPEED) -> Restore:
         """Restore points into a directory."""
+
+    def convert(
+        self, effort: Effort = FULL_SPEED
+    ) -> AbstractContextManager[tuple[Convert, ConvertBack]]:
+        """Convert raw disks, and undo it."""
 
 
 Compose = Callable[[Place, Observer, Cancel], App]

@@ -246,6 +246,38 @@ def restore(
     _print(as_json, lambda: _restored(result), lambda: render.restore_text(result))
 
 
+@cli.command()
+@click.argument("vm")
+@click.argument("disk")
+@click.option("--undo", is_flag=True, help="Give the disk its raw image back.")
+@click.option(
+    "--lose-changes",
+    is_flag=True,
+    help="With --undo: even if the VM has written to the disk since; that is then lost.",
+)
+@effort_options
+@_JSON
+@click.pass_obj
+def convert(
+    session: Session,
+    vm: str,
+    disk: str,
+    undo: bool,
+    lose_changes: bool,
+    effort: Effort,
+    as_json: bool,
+) -> None:
+    """Turn the raw image of DISK (such as vda) of VM, which is off, into qcow2.
+
+    Then its changes can be tracked, and backups read only those. The raw image is kept.
+    """
+    if lose_changes and not undo:
+        raise click.UsageError("--lose-changes goes with --undo only.")
+    with session.app(as_json=as_json) as app, app.convert(effort) as (there, back):
+        result = back.run(vm, disk, lose_changes=lose_changes) if undo else there.run(vm, disk)
+    _print(as_json, lambda: result, lambda: render.convert_text(result))
+
+
 def _restored(result: Any) -> dict[str, Any]:
     return {
         "point": result.point,

@@ -14,6 +14,7 @@ from vm_babysitter.domain.reread import DEFAULT_RUNS
 from vm_babysitter.domain.vm import Vm, judge_disk
 from vm_babysitter.engine.backup import BackedUp
 from vm_babysitter.engine.catalog import point_name
+from vm_babysitter.engine.conversion import Converted
 from vm_babysitter.engine.planning import Planned
 from vm_babysitter.engine.restore import Restored
 from vm_babysitter.engine.verify import Verified
@@ -329,3 +330,24 @@ def restore_text(result: Restored) -> str:
     lines += [f"  {click.format_filename(path)}" for path in result.files]
     lines += [f"Note: {note}." for note in result.notes]
     return "\n".join(lines)
+
+
+def convert_text(result: Converted) -> str:
+    """Say what image a disk has now, where the other one is, and how to go back."""
+    image, kept = click.format_filename(result.image), click.format_filename(result.kept)
+    if result.undone:
+        return (
+            f"Disk {result.disk!r} of VM {result.vm!r} has its raw image {image} again.\n"
+            f"The qcow2 image {kept} is kept. Delete it, and the note "
+            f"{click.format_filename(result.note)}, when you no longer need it."
+        )
+    words = shlex.join([result.vm, result.disk])
+    dashes = "-- " if result.vm.startswith("-") else ""
+    amount = f": {format_bytes(result.content_bytes)} of content" if result.content_bytes else ""
+    return (
+        f"Disk {result.disk!r} of VM {result.vm!r} is now qcow2{amount}, compared with the raw "
+        f"image.\n  {image}\n"
+        f"The raw image is kept until you delete it, best when the VM has run well for a while:\n"
+        f"  {kept}\n"
+        f"To go back: vm-babysitter --standalone convert --undo {dashes}{words}"
+    )

@@ -375,3 +375,27 @@ class ScratchUnfit(BabysitterError):
     hint_template: ClassVar[str] = "It lies beside the VM's disk: check that folder."
     path: str
     reason: str
+
+
+@dataclass(eq=False)
+class NotConverted(BabysitterError):
+    """A disk is not converted, or not converted back."""
+
+    code: ClassVar[str] = "not-converted"
+    template: ClassVar[str] = "Disk {disk!r} of VM {vm!r} stays as it is: {reason}."
+    hint_template: ClassVar[str] = "{way_out}"
+    vm: str
+    disk: str
+    reason: str
+    way_out: str = ""
+
+
+@dataclass(eq=False)
+class ConversionFailed(BabysitterError):
+    """A file system failed while a disk was being converted."""
+
+    code: ClassVar[str] = "conversion-failed"
+    template: ClassVar[str] = "Converting failed at {path!r}: {reason}."
+    hint_template: ClassVar[str] = "The VM's data is unharmed; run the same command again."
+    path: str
+    reason: str

@@ -1,8 +1,12 @@
 """Files that are there whole or not at all, and directories that stay written."""
 
 import contextlib
+import errno
 import os
 from pathlib import Path
+
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""What file systems without hard links say."""
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
@@ -39,6 +43,24 @@ def write_new(path: Path, content: bytes, mode: int = 0o600, *, replace: bool = 
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def rename_new(path: Path, final: Path) -> None:
+    """Rename a file; what has been put under the new name meanwhile stays there.
+
+    Raises:
+        FileExistsError, OSError.
+    """
+    try:
+        final.hardlink_to(path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(final):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
+        path.rename(final)
+    else:
+        path.unlink()
 
 
 def fsync_directory(path: Path) -> None:

@@ -1,5 +1,6 @@
 """What the engine needs of the world, as protocols. Adapters implement them."""
 
+from vm_babysitter.ports.conversion import ConversionFiles, Definitions, DiskSource, ImageUse
 from vm_babysitter.ports.disks import (
     DiskExports,
     DiskReader,
@@ -52,9 +53,12 @@ __all__ = [
     "Belongings",
     "BlockIndex",
     "Clock",
+    "ConversionFiles",
+    "Definitions",
     "DiskExports",
     "DiskReader",
     "DiskRequest",
+    "DiskSource",
     "DiskWriter",
     "Export",
     "Fingerprint",
@@ -63,6 +67,7 @@ __all__ = [
     "Hypervisor",
     "ImageInfo",
     "ImageTool",
+    "ImageUse",
     "ImageWriter",
     "IndexWriter",
     "JobKind",

@@ -210,6 +210,18 @@ class ImageTool(Protocol):
         Returns what is wrong with it in QEMU's words, empty if nothing is.
         """
 
+    def same_content(
+        self,
+        left: tuple[Path, str],
+        right: tuple[Path, str],
+        go_on: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """Compare two images, each with its format, by QEMU (``qemu-img compare``, shared).
+
+        They are the same if size and all content are. ``go_on`` is called several times a
+        second; what it raises ends the comparison. Raises ImageUnreadable.
+        """
+
     def open_for_reading(
         self, layers: Sequence[tuple[Path, str]], bitmap: str | None = None
     ) -> AbstractContextManager[DiskReader]:

@@ -1,7 +1,7 @@
 """Image files without QEMU: ``ports.ImageTool``."""
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -99,6 +99,18 @@ class FakeImageTool(Faults):
     def check(self, path: Path) -> str:
         _read(path)
         return self.wrong.get(path.parent.name, "")
+
+    @faulty
+    def same_content(
+        self,
+        left: tuple[Path, str],
+        right: tuple[Path, str],
+        go_on: Callable[[], None] = lambda: None,
+    ) -> bool:
+        go_on()
+        one, other = (_content([image]) for image in (left, right))
+        sizes = {-(-len(content) // 512) * 512 for content in (one, other)}
+        return len(sizes) == 1 and one.rstrip(b"\0") == other.rstrip(b"\0")
 
     @contextmanager
     def open_for_reading(

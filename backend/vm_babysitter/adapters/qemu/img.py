@@ -2,11 +2,12 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vm_babysitter.adapters.process import execute, run
-from vm_babysitter.adapters.qemu.nodes import as_filename, file_node
+from vm_babysitter.adapters.process import execute, run, start
+from vm_babysitter.adapters.qemu.nodes import as_filename, file_node, shared_chain
 from vm_babysitter.domain.errors import CommandFailed, ImageUnreadable, InvalidInput
 from vm_babysitter.ports import ImageInfo
 
@@ -17,6 +18,8 @@ CHECK_TIMEOUT = 3600.0
 
 _LOCKED = re.compile(r'Failed to get .*"(write|consistent read|resize)" lock')  # QEMU's words
 _CORRUPT, _LEAKS, _NOT_SUPPORTED = 2, 3, 63  # exit statuses of `qemu-img check`
+_DIFFERENT = 1  # exit status of `qemu-img compare`
+_LOOK_SECONDS = 0.2
 
 
 def info(path: Path) -> ImageInfo:
@@ -72,6 +75,31 @@ def check(path: Path) -> str:
             lines = (done.stderr + done.stdout).splitlines()
             return "\n".join(line for line in lines if line and not line.startswith("Image end"))
     raise ImageUnreadable(str(path), words(done.stderr or done.stdout, path))
+
+
+def same_content(
+    left: tuple[Path, str], right: tuple[Path, str], go_on: Callable[[], None]
+) -> bool:
+    """Compare two images, each with its format; ``go_on`` may end it by raising.
+
+    Raises:
+        ImageUnreadable: with QEMU's words.
+    """
+    if info(left[0]).virtual_size != info(right[0]).virtual_size:
+        return False
+    names = [as_filename(shared_chain([image])) for image in (left, right)]
+    go_on()
+    with start(["qemu-img", "compare", "-q", "-U", *names], grace=0) as program:
+        while not program.exited(_LOOK_SECONDS):
+            go_on()
+        match program.stop():
+            case 0:
+                return True
+            case s if s == _DIFFERENT:
+                return False
+        said = program.stderr_tail()
+    culprit = right[0] if f"'{right[0].absolute()}'" in said else left[0]
+    raise ImageUnreadable(str(culprit), words(said, culprit))
 
 
 def words(output: str, path: Path) -> str:

@@ -1,7 +1,7 @@
 """QEMU's image files, read and written through NBD; implements ``ports.ImageTool``."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -58,6 +58,15 @@ class QemuImageTool:
     def check(self, path: Path) -> str:
         """Return what is wrong with the metadata of one image, empty if nothing is."""
         return img.check(path)
+
+    def same_content(
+        self,
+        left: tuple[Path, str],
+        right: tuple[Path, str],
+        go_on: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """Compare two images by ``qemu-img compare``, see ``ports.ImageTool``."""
+        return img.same_content(left, right, go_on)
 
     @contextmanager
     def open_for_reading(

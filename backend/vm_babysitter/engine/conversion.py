@@ -1,0 +1,273 @@
+"""What converting a disk and converting it back have in common."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vm_babysitter.domain.conversion import (
+    NEW_FORMAT,
+    OLD_FORMAT,
+    ImageFile,
+    Note,
+    Stage,
+    file_obstacle,
+    note_path,
+)
+from vm_babysitter.domain.errors import Busy, ImageUnreadable, InvalidInput, NotConverted
+from vm_babysitter.domain.vm import Disk, PowerState, Vm
+from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.pace import Pace
+from vm_babysitter.ports import (
+    Clock,
+    ConversionFiles,
+    Definitions,
+    DiskSource,
+    Fingerprint,
+    Hypervisor,
+    ImageTool,
+    Observer,
+    OwnImages,
+    Priority,
+)
+
+_MOST_LAYERS = 200
+"""libvirt's own limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertTools:
+    """The world as a conversion meets it, and who is told how it goes."""
+
+    hypervisor: Hypervisor
+    definitions: Definitions
+    files: ConversionFiles
+    images: ImageTool
+    own_images: OwnImages
+    fingerprint: Fingerprint
+    clock: Clock
+    observer: Observer
+    cancel: Cancel
+    pace: Pace
+    priority: Priority = nullcontext
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What a conversion, or going back, came to."""
+
+    vm: str
+    disk: str
+    image: str
+    """What the definition names now."""
+    kept: str
+    """The image it named before, which is kept."""
+    note: str
+    """Path of the note."""
+    undone: bool
+    content_bytes: int = 0
+    """Bytes written, zeros left aside."""
+
+
+def find_disk(hypervisor: Hypervisor, name: str, target: str) -> tuple[Vm, Disk]:
+    """Find a disk of a VM. Raises VmNotFound, InvalidInput."""
+    vm = hypervisor.vm(name)
+    disk = next((disk for disk in vm.disks if disk.target == target), None)
+    if disk is None:
+        known = ", ".join(d.target for d in vm.disks) or "none"
+        raise InvalidInput("DISK", target, f"is no disk of VM {vm.name!r}", f"It has {known}.")
+    return vm, disk
+
+
+class Guard:
+    """Says no where a disk must not get another image."""
+
+    def __init__(self, tools: ConvertTools, vm: Vm, disk: Disk) -> None:
+        self._tools = tools
+        self._vm = vm
+        self._disk = disk
+
+    def refuse(self, reason: str, way_out: str = "") -> NotConverted:
+        """Return the error that says why the disk stays as it is."""
+        return NotConverted(self._vm.name, self._disk.target, reason, way_out)
+
+    def check_vm(self) -> DiskSource:
+        """Check that the VM is off and nothing of it belongs to the image it has.
+
+        Returns what the definition says of the disk's image.
+        """
+        self.check_off()
+        definitions, uuid = self._tools.definitions, self._vm.uuid
+        if self._tools.hypervisor.belongings(uuid).managed_save:
+            raise self.refuse(
+                "libvirt has saved the VM's memory, which belongs to the disk as it is",
+                "Start the VM, shut it down, and try again.",
+            )
+        snapshots = definitions.snapshots(uuid)
+        if snapshots:
+            raise self.refuse(
+                f"the VM has snapshots, which name its images: {', '.join(snapshots)}",
+                "Delete the snapshots first.",
+            )
+        source = definitions.disk_source(uuid, self._disk.target)
+        if source is None or not source.file:
+            raise self.refuse("the definition does not give it a file", "")
+        if source.bound:
+            raise self.refuse(
+                f"its definition has settings for this image only: {', '.join(source.bound)}",
+                "Such disks are not converted.",
+            )
+        return source
+
+    def check_off(self) -> None:
+        """Check that the VM is off."""
+        state = self._tools.hypervisor.power(self._vm.uuid)
+        if state is not PowerState.OFF:
+            raise self.refuse(f"the VM is {state}; it has to be off", "Shut the VM down first.")
+
+    def check_file(self, source: str, path: str) -> ImageFile:
+        """Check that an image, which the definition names as ``source``, is a plain file."""
+        image = self._tools.files.look(path)
+        if image is None:
+            raise self.refuse(f"its image {source!r} is not there", "Without it nothing is done.")
+        obstacle = file_obstacle(source, image)
+        if obstacle is not None:
+            raise self.refuse(obstacle.reason, obstacle.way_out)
+        return image
+
+    def check_unused(self, path: str, image: ImageFile) -> None:
+        """Check that nobody else has to do with an image of this disk."""
+        use = self.other_use(path, image)
+        if use:
+            raise self.refuse(
+                f"its image {path!r} is used by {use}, too", "Take it from there first."
+            )
+        writer = self._tools.files.writer(path)
+        if writer:
+            raise Busy(f"The disk image {path!r}", f"{writer} has it open for writing")
+
+    def other_use(self, path: str, image: ImageFile) -> str:
+        """Return which other disk names an image or builds on it, in words; empty if none."""
+        files, seen = self._tools.files, set[str]()
+        for use in self._tools.definitions.image_uses():
+            if (use.vm_uuid, use.target) == (self._vm.uuid, self._disk.target):
+                continue
+            for name in self._layers(files.real_path(use.source)):
+                if name in seen:
+                    break
+                seen.add(name)
+                found = files.look(name)
+                if name == path or (found is not None and found.place == image.place):
+                    return f"disk {use.target!r} of VM {use.vm!r}"
+        return ""
+
+    def _layers(self, path: str) -> Iterator[str]:
+        """Return an image and what it builds on, as far as images tell."""
+        for _ in range(_MOST_LAYERS):
+            yield path
+            try:
+                below = self._tools.images.info(Path(path)).backing_file
+            except ImageUnreadable:
+                return
+            if below is None:
+                return
+            path = self._tools.files.real_path(str(Path(path).parent / below))
+
+
+class Switch:
+    """Exchanges the image that the definition of a VM gives a disk."""
+
+    def __init__(self, tools: ConvertTools, guard: Guard) -> None:
+        self._tools = tools
+        self._guard = guard
+        self._definitions = tools.definitions
+        self._files = tools.files
+
+    def forth(self, note: Note) -> Note:
+        """Have the definition name the new image, unless the VM was started meanwhile.
+
+        While QEMU is kept from opening the old image, a VM that is being started either has
+        it open already, which is seen before, or fails to start.
+
+        Raises:
+            NotConverted, Busy: the definition is as it was.
+            HypervisorError, HypervisorUnreachable: it may be so or so.
+        """
+        self._tools.observer.step("switch")
+        self._guard.check_off()  # tells more than that the image is open
+        with self._files.fence(note.old_path):
+            self._guard.check_off()
+            if self._written(note.old_path, note):
+                raise Busy(f"The disk image {note.old_path!r}", "it was written to meanwhile")
+            self._exchange(note, old_to_new=True)
+            self._tools.observer.step("look again")
+            return self.settle(note)
+
+    def settle(self, note: Note) -> Note:
+        """See to it that no VM has used the old image since the definition names the new one.
+
+        Raises:
+            Busy: one has, and the definition names the old image again.
+            NotConverted: both were written to.
+        """
+        running = self._definitions.disk_source(note.vm_uuid, note.target, running=True)
+        on_old = running is not None and running.file != note.new_source
+        written = self._written(note.old_path, note)
+        if on_old or (written and note.made(self._files.look(note.new_path))):
+            self._exchange(note, old_to_new=False)
+            raise Busy(
+                f"VM {note.vm_name!r}",
+                "it was started with its old image meanwhile, and its definition names that again",
+            )
+        if written and self._content_changed(note):
+            raise self._guard.refuse(
+                f"both {note.old_source!r} and {note.new_source!r} were written to since the "
+                "conversion began, and only you can say which is right",
+                f"The definition names {note.new_source!r}; both are kept.",
+            )
+        done = replace(note, stage=Stage.DONE, switched=self._tools.clock.now())
+        self._write(done)
+        return done
+
+    def back(self, note: Note, new: ImageFile) -> Note:
+        """Have the definition name the old image, unless the VM was started meanwhile.
+
+        ``new`` is the image as it was when it was decided to go back.
+        """
+        self._tools.observer.step("switch")
+        with self._files.fence(note.new_path), self._files.fence(note.old_path):
+            self._guard.check_off()
+            now = self._files.look(note.new_path)
+            if now is None or now.mark != new.mark:
+                raise Busy(f"The disk image {note.new_path!r}", "it was written to meanwhile")
+            self._exchange(note, old_to_new=False)
+            self._tools.observer.step("look again")
+            running = self._definitions.disk_source(note.vm_uuid, note.target, running=True)
+            if running is not None and running.file != note.old_source:
+                self._exchange(note, old_to_new=True)
+                raise Busy(f"VM {note.vm_name!r}", "it was started meanwhile, and keeps its image")
+        return self.mark_undone(note)
+
+    def mark_undone(self, note: Note) -> Note:
+        """Put down that the definition names the old image again."""
+        undone = replace(note, stage=Stage.UNDONE, undone=self._tools.clock.now())
+        self._write(undone)
+        return undone
+
+    def _exchange(self, note: Note, *, old_to_new: bool) -> None:
+        old = DiskSource(note.old_source, OLD_FORMAT)
+        new = DiskSource(note.new_source, NEW_FORMAT)
+        before, after = (old, new) if old_to_new else (new, old)
+        self._definitions.switch_disk(note.vm_uuid, note.target, before, after)
+
+    def _written(self, path: str, note: Note) -> bool:
+        found = self._files.look(path)
+        return found is None or found.mark != note.old
+
+    def _content_changed(self, note: Note) -> bool:
+        """Whether the old image has other content, not only another owner or name."""
+        found = self._files.look(note.old_path)
+        return found is None or not found.mark.same_content(note.old)
+
+    def _write(self, note: Note) -> None:
+        self._files.write_note(note_path(note.new_path), note)
