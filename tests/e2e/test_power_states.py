@@ -1,7 +1,9 @@
 """A VM in every state that libvirt knows: how it is backed up, and that it stays as it is."""
 
+import json
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -129,8 +131,11 @@ def test_a_backup_of_a_crashed_vm_that_is_killed_is_undone_by_the_next(world: Wo
 
 
 @contextmanager
-def shutting_down(house: tuple[World, int]) -> Iterator[World]:
-    """The guest has powered off; QEMU cannot end, because a disk does not answer."""
+def shutting_down(house: tuple[World, int]) -> Iterator[dict[str, Path]]:
+    """The guest has powered off; QEMU cannot end, because a disk does not answer.
+
+    Yields what the disks hold.
+    """
     world, server = house
     world.vm.write_bytes("vda", 0, boot.powers_off())
     reference = world.copies()
@@ -138,20 +143,28 @@ def shutting_down(house: tuple[World, int]) -> Iterator[World]:
     try:
         world.vm.resume()
         wait_until(lambda: state_of(world) == "shutting down")
-        world.references["expected"] = reference
-        yield world
+        yield reference
     finally:
         os.kill(server, signal.SIGCONT)
-    world.references.pop("expected", None)
-    wait_until(lambda: state_of(world) == "shutoff")
 
 
-def test_a_vm_that_is_shutting_down_is_not_touched(house: tuple[World, int], world: World) -> None:
-    with shutting_down(house):
-        refused = world.call("plan", "--", NAME, expect=1)
+def test_a_vm_that_is_shutting_down_is_waited_for_and_then_backed_up(
+    house: tuple[World, int], world: World
+) -> None:
+    with shutting_down(house) as reference:
+        refused = world.call("plan", "--", NAME, expect=11)
         assert "it is shutting down" in refused.stderr
+        process = world.start("backup", "--json", "--", NAME)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
         assert state_of(world) == "shutting down"
-    world.assert_lists(world.references)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    made = json.loads(out)
+    assert made["manifest"]["off"]
+    world.references[made["point"]] = reference
+    assert state_of(world) == "shutoff"
+    restores(world)
 
 
 @contextmanager

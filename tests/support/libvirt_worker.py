@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import libvirt
 import libvirt_qemu
+from lxml import etree
 
 _REMOVE_ALL = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
@@ -70,6 +71,10 @@ class Operations:
 
     def undefine(self, name: str) -> None:
         self._domain(name).undefineFlags(_REMOVE_ALL)
+
+    def undefine_plainly(self, name: str) -> None:
+        """Undefine a VM without any flag, as Unraid's pages do."""
+        self._domain(name).undefine()
 
     def remove(self, name: str) -> None:
         """Make sure that no such domain is left."""
@@ -153,6 +158,52 @@ class Operations:
                 time.sleep(0.02)
             else:
                 return
+
+    def begin_commit(self, name: str, target: str, speed: int) -> None:
+        """Begin to merge the top layer downwards, so many bytes a second."""
+        flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
+        flags |= libvirt.VIR_DOMAIN_BLOCK_COMMIT_BANDWIDTH_BYTES
+        self._domain(name).blockCommit(target, None, None, speed, flags)
+
+    def begin_pull(self, name: str, target: str, speed: int) -> None:
+        """Begin to copy all lower layers into the top one; 0 is as fast as it goes."""
+        flags = libvirt.VIR_DOMAIN_BLOCK_PULL_BANDWIDTH_BYTES
+        self._domain(name).blockPull(target, speed, flags)
+
+    def begin_copy(self, name: str, target: str, path: str, format: str, speed: int) -> None:
+        """Begin to copy a disk into a new file; ``pivot`` has the VM use that."""
+        disk = etree.Element("disk", type="file")
+        etree.SubElement(disk, "source", file=path)
+        etree.SubElement(disk, "driver", type=format)
+        text = etree.tostring(disk, encoding="unicode")
+        speeds = {"bandwidth": speed} if speed else {}
+        flags = libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
+        self._domain(name).blockCopy(target, text, speeds, flags)
+
+    def block_job(self, name: str, target: str) -> int:
+        """The type of the block job of a disk; 0 is none."""
+        return int((self._domain(name).blockJobInfo(target) or {}).get("type", 0))
+
+    def cancel_block_job(self, name: str, target: str) -> None:
+        self._domain(name).blockJobAbort(target)
+
+    def hurry(self, name: str, target: str) -> None:
+        """Let a block job go as fast as it can."""
+        self._domain(name).blockJobSetSpeed(target, 0)
+
+    def internal_snapshot(self, name: str, snapshot: str) -> None:
+        """Keep memory, if it runs, and disks inside of the images."""
+        element = etree.Element("domainsnapshot")
+        etree.SubElement(element, "name").text = snapshot
+        self._domain(name).snapshotCreateXML(etree.tostring(element, encoding="unicode"), 0)
+
+    def revert(self, name: str, snapshot: str) -> None:
+        """Go back to an internal snapshot."""
+        domain = self._domain(name)
+        domain.revertToSnapshot(domain.snapshotLookupByName(snapshot))
+
+    def delete_snapshot(self, name: str, snapshot: str) -> None:
+        self._domain(name).snapshotLookupByName(snapshot).delete()
 
     def resize(self, name: str, target: str, size: int) -> None:
         self._domain(name).blockResize(target, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)

@@ -20,7 +20,7 @@ from tests.support.qemu_img import named, run
 from tests.support.vm import MIB, DiskSpec, TestVm
 from vm_babysitter.bootstrap import Standalone
 from vm_babysitter.cli.composition import Place
-from vm_babysitter.domain.chain import Chain
+from vm_babysitter.domain.chain import Chain, Point
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.catalog import point_name
 
@@ -146,6 +146,14 @@ class World:
         self.references[made["point"]] = copies
         return cast(Json, made["manifest"])
 
+    def backup_here(self, *, track_snapshots: bool = False) -> Point:
+        """Do as ``backup`` does, in this process, which takes half the time."""
+        copies = self.copies()
+        with self._app().backup() as work:
+            made = work.run(self.vm.name, track_snapshots=track_snapshots)
+        self.references[f"{made.chain}/{made.point.seq:06d}"] = copies
+        return made.point
+
     def die(self, *faults: Fault, options: Sequence[str] = ()) -> dict[str, Path]:
         """Run a backup that one of the faults kills. Returns what the disks held then."""
         copies = self.copies()
@@ -176,7 +184,7 @@ class World:
         """The data of a point is right: by our own verify, by a restore, and by QEMU alone."""
         assert self._app().verify().one(self.vm.name, point).good
         target = self.folder / "restored, here"
-        self._app().restore(target).run(self.vm.name, point)
+        self._app().restore(target).run(self.vm.name, point, format="qcow2")
         self._compare(point, target)
         shutil.rmtree(target)
         self.assert_holds(point)

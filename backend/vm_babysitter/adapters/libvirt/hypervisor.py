@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import libvirt
 import libvirt_qemu
@@ -44,6 +44,8 @@ _STATES = {
 _REDEFINE = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE
 _VALIDATE = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE
 _METADATA_ONLY = libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY
+T = TypeVar("T")
+_NO_JOB = libvirt.VIR_DOMAIN_JOB_NONE
 _JOB_END_SECONDS = 100.0
 """libvirt 9.0 can be blocked for 30 s by an agent that comes or goes during a job."""
 _JOB_POLL_SECONDS = 0.02
@@ -177,7 +179,7 @@ class LibvirtHypervisor:
                 if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
                     raise
             deadline = time.monotonic() + _JOB_END_SECONDS
-            while domain.isActive() and domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE:
+            while domain.isActive() and _has_job(domain):
                 if time.monotonic() > deadline:
                     raise Busy(f"VM {domain.name()!r}", "the ended backup job does not go away")
                 time.sleep(_JOB_POLL_SECONDS)
@@ -374,7 +376,7 @@ def _delete(checkpoint: libvirt.virDomainCheckpoint) -> None:
 
 
 def _find_job(domain: libvirt.virDomain) -> ActiveJob | None:
-    if domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE:
+    if _has_job(domain):
         return _describe_job(domain)
     for disk in xml.parse_disks(domain.XMLDesc(0)):
         if disk.kind is DiskKind.DISK and domain.blockJobInfo(disk.target):
@@ -382,12 +384,31 @@ def _find_job(domain: libvirt.virDomain) -> ActiveJob | None:
     return None
 
 
+def _has_job(domain: libvirt.virDomain) -> bool:
+    return bool(_of_job(domain.jobInfo, [libvirt.VIR_DOMAIN_JOB_UNBOUNDED])[0] != _NO_JOB)
+
+
+def _of_job(ask: Callable[[], T], at_the_edge: T) -> T:
+    """Ask for a running job. While a backup job begins or ends libvirt cannot describe it."""
+    try:
+        return ask()
+    except libvirt.libvirtError as error:
+        gone = error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_BACKUP
+        if not gone and "backup job data missing" not in str(error):
+            raise
+        return at_the_edge
+
+
 def _describe_job(domain: libvirt.virDomain) -> ActiveJob:
-    operation = domain.jobStats().get("operation")
+    backup: dict[str, Any] = {"operation": libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP}
+    operation = _of_job(domain.jobStats, backup).get("operation")
     if operation != libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP:
         return ActiveJob(JobKind.MIGRATION, f"libvirt job operation {operation}")
-    socket = xml.backup_socket(domain.backupGetXMLDesc(0))
-    return ActiveJob(JobKind.BACKUP, f"serving {socket}" if socket else "writing", socket)
+    description = _of_job(lambda: domain.backupGetXMLDesc(0), "<domainbackup/>")
+    socket = xml.backup_socket(description)
+    return ActiveJob(
+        JobKind.BACKUP, f"serving {socket}" if socket else "writing, beginning or ending", socket
+    )
 
 
 def _identity(path: str) -> str:
