@@ -14,6 +14,7 @@ from tests.support.points import (
     MIB,
     PATH,
     bitmap_of,
+    chain,
     disk_state,
     good,
     line,
@@ -25,7 +26,6 @@ from tests.support.points import (
 from vm_babysitter.domain.backup_plan import (
     Distrust,
     find_trusted,
-    image_path,
     plan_backup,
 )
 from vm_babysitter.domain.chain import (
@@ -218,14 +218,20 @@ def test_the_reason_is_that_of_the_youngest_bitmap_for_the_older_ones_are_long_g
 
 
 def test_path_of_a_disk_behind_fuse_is_the_one_that_qemu_has() -> None:
-    disk = behind_fuse().disk
-    assert image_path(disk, opened("/mnt/cache/x")) == "/mnt/cache/x"
-    assert image_path(disk, None) == image_path(disk, disk_state()) == "/mnt/user/vda.qcow2"
-    assert image_path(tracked_disk().disk, opened("/a/link")) == PATH
-    for path, state in (("/mnt/cache/x", opened("/mnt/cache/x")), (disk.path, None)):
+    for disk, state, path in (
+        (behind_fuse(), opened("/mnt/cache/x"), "/mnt/cache/x"),
+        (behind_fuse(), None, "/mnt/user/vda.qcow2"),
+        (behind_fuse(), disk_state(), "/mnt/user/vda.qcow2"),
+        (tracked_disk(), opened("/a/link"), PATH),
+    ):
         states = {} if state is None else {"vda": state}
-        (plan,) = plan_backup([behind_fuse()], states, None).disks
-        assert plan.path == path
+        assert plan_backup([disk], states, None).disks[0].path == path
+
+
+def test_path_of_a_disk_behind_fuse_is_noted_only_where_it_is_another() -> None:
+    for path, notes in ((PATH, 0), ("/mnt/disk1/x", 1)):
+        states = {"vda": opened(path)}
+        assert len(plan_backup([behind_fuse()], states, chain(*line(2))).notes) == notes
 
 
 def test_the_chosen_checkpoint_is_for_this_disk_alone() -> None:

@@ -121,6 +121,7 @@ def plan_backup(  # noqa: PLR0913
         left_out: the VM's other disks; a new chain's first point says so.
         track_snapshots: the user wants change tracking in images with internal snapshots, too.
     """
+    disks = [_as_opened(d, states.get(d.disk.target)) for d in disks]
     if not track_snapshots:
         disks = [_untracked_with_snapshots(d, states.get(d.disk.target)) for d in disks]
     reasons, parent = _choose_parent(chain, force_full=force_full)
@@ -147,6 +148,13 @@ def plan_backup(  # noqa: PLR0913
         tuple(filter(None, warnings)),
         tuple(filter(None, [*changed, *notes])),
     )
+
+
+def _as_opened(verdict: DiskVerdict, state: DiskState | None) -> DiskVerdict:
+    """Name a disk by the path that its QEMU has, where only QEMU knows the file itself."""
+    if verdict.disk.direct or state is None or not state.layers:
+        return verdict
+    return replace(verdict, disk=replace(verdict.disk, path=state.layers[0].path))
 
 
 def _as_reachable(
@@ -208,7 +216,7 @@ def _disk_plan(
         target=disk.target,
         method=method,
         reason=reason,
-        path=image_path(disk, state),
+        path=disk.path,
         identity="" if state is None else state.identity,
         source_format=disk.declared_format or disk.real_format,
         track=verdict.verdict is Verdict.TRACKED,
@@ -254,19 +262,11 @@ def _same_disk(disk: Disk, state: DiskState | None, earlier: Point) -> PointDisk
     A scan is right whatever it compares with; with the right one it stores little.
     """
     own = earlier.disk(disk.target)
-    path = image_path(disk, state)
-    if state is None or not state.identity or (own is not None and own.path == path):
+    if state is None or not state.identity or (own is not None and own.path == disk.path):
         return own
-    wanted = (path, state.identity)
+    wanted = (disk.path, state.identity)
     found = (past for past in earlier.disks if (past.path, past.identity) == wanted)
     return next(found, own)
-
-
-def image_path(disk: Disk, state: DiskState | None) -> str:
-    """Return the path of a disk's image: where only QEMU knows the file itself, QEMU's."""
-    if disk.direct or state is None or not state.layers:
-        return disk.path
-    return state.layers[0].path
 
 
 def find_trusted(
