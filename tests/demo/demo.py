@@ -1,12 +1,14 @@
-"""`make demo`: a running VM is backed up, killed upon, and restored, told in plain words.
+"""`make demo`: a VM is backed up in all its states and restored, told in plain words.
 
 All of it happens under a temporary folder with a libvirt of its own inside this process's
 children; the system's libvirt and VMs are never touched.
 """
 
+import contextlib
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -23,7 +25,8 @@ from vm_babysitter.lib.units import format_bytes, format_duration
 
 VM = 'My "VM" & co'
 KIB = 1024
-TARGETS = ("vda", "vdb")
+FORMATS = {"vda": "qcow2", "vdb": "qcow2", "vdc": "raw"}
+_LIBVIRTS = re.compile(r"$|[-0-9]+ [.:+0-9]+: \d+: (info|warning|error) : ")
 _KILL_TRIES = 5
 _ROOM = 3 * 1024 * MIB
 
@@ -51,10 +54,13 @@ class Demo:
             self.first_backups(vm)
             self.verify()
             self.killed_backup(vm)
+            self.off(vm)
+            self.power_cut(vm)
             self.restore_all()
             self.restore_by_hand()
         finally:
-            vm.kill()
+            with contextlib.suppress(FileNotFoundError, ConnectionError):
+                vm.kill()
             vm.remove()
         print(f"\ndemo: {self.identical} of {self.compared} restore points identical")
         return 0 < self.compared == self.identical
@@ -65,12 +71,14 @@ class Demo:
         disks = (
             DiskSpec("vda", size=512 * MIB, driver=unmap),
             DiskSpec("vdb", size=64 * MIB, cluster_size=4 * KIB, driver=unmap),
+            DiskSpec("vdc", size=64 * MIB, format="raw", driver=unmap),
         )
         vm = TestVm(self.libvirt, self.folder / "disks", VM, disks)
         vm.start(running=True)
         self.fill(vm, "vda", 0, 128)
         self.fill(vm, "vdb", 8, 16)
-        say(f"{VM!r} runs with two qcow2 disks, 512 MiB and 64 MiB; 144 MiB of them are in use.")
+        self.fill(vm, "vdc", 0, 32)
+        say(f"{VM!r} runs with two qcow2 disks and a raw one; 176 MiB of their 640 are in use.")
         self.command("vms")
         return vm
 
@@ -79,7 +87,13 @@ class Demo:
         self.backup(vm, "The first backup reads all that is in use.")
         vm.write("vda", 3 * MIB, 5 * MIB, 0x11)
         vm.write("vdb", 9 * MIB + 1536, 40 * KIB, 0x22)
-        self.backup(vm, "The VM overwrites 5 MiB of one disk and 40 KiB of the other.")
+        vm.write("vdc", 5 * MIB, 64 * KIB, 0x66)
+        self.backup(
+            vm,
+            "The VM overwrites 5 MiB, 40 KiB and 64 KiB. A raw disk cannot tell what has changed: "
+            "it is read as a whole, and what differs is stored.",
+        )
+        self.command("plan", VM)
         vm.zero("vda", 20 * MIB, 6 * MIB)
         vm.discard("vda", 40 * MIB, 8 * MIB)
         vm.zero("vdb", 12 * MIB, 1 * MIB)
@@ -108,6 +122,38 @@ class Demo:
         self.command("points", VM)
         self.backup(vm, "The next backup cleans up by itself and goes on from the same point.")
 
+    def off(self, vm: TestVm) -> None:
+        title("The VM is switched off, and backed up all the same")
+        vm.write("vda", 50 * MIB, 2 * MIB, 0x55)
+        vm.write("vdc", 9 * MIB, 128 * KIB, 0x66)
+        vm.stop()
+        before = self.stamps(vm)
+        self.backup(vm, "It had written 2 MiB and 128 KiB more. It is not started for its backup.")
+        untouched = self.stamps(vm) == before
+        say(f"It is {vm.state}; its images were {'not ' if untouched else ''}written to.")
+        say("A second backup finds nothing to do:")
+        self.command("backup", VM)
+
+    def stamps(self, vm: TestVm) -> list[int]:
+        return [path.stat().st_mtime_ns for path in vm.paths.values()]
+
+    def power_cut(self, vm: TestVm) -> None:
+        title("The power fails: QEMU is killed while the VM writes")
+        vm.start(running=True)
+        vm.write("vda", 60 * MIB, 1 * MIB, 0x77)
+        vm.write("vdb", 20 * MIB, 1 * MIB, 0x77)
+        vm.flush("vda")
+        vm.flush("vdb")
+        vm.kill()
+        vm.start(running=True)
+        vm.write("vda", 61 * MIB, 1 * MIB, 0x78)
+        self.backup(
+            vm,
+            "The change tracking was lost with it. The disks are compared, and the series goes on; "
+            "no new full backup is needed.",
+        )
+        self.command("points", VM)
+
     def restore_all(self) -> None:
         title("Every restore point is restored and compared with the disk as it was then")
         for point, references in self.references.items():
@@ -115,7 +161,7 @@ class Demo:
             started = time.monotonic()
             self.command("restore", VM, point, "--to", str(target), quiet=True)
             seconds = time.monotonic() - started
-            images = {t: target / f"{t}.qcow2" for t in TARGETS}
+            images = {t: target / f"{t}.{format}" for t, format in FORMATS.items()}
             self.compare(f"{point}, restored in {format_duration(seconds)}", images, references)
             shutil.rmtree(target)
 
@@ -125,7 +171,7 @@ class Demo:
         chain, seq = point.split("/")
         (directory,) = self.store.glob(f"*/{chain}/{seq}-*")
         images = {}
-        for target in TARGETS:
+        for target in FORMATS:
             image, raw = directory / f"{target}.qcow2", self.folder / f"{target}.raw"
             show("qemu-img", "convert", "-O", "raw", str(image), str(raw))
             images[target] = copy_content(image, "qcow2", raw)
@@ -141,7 +187,7 @@ class Demo:
         say(story)
         number = len(self.references)
         references = {
-            t: vm.reference(t, self.folder / "references" / f"{number}-{t}.raw") for t in TARGETS
+            t: vm.reference(t, self.folder / "references" / f"{number}-{t}.raw") for t in FORMATS
         }
         self.command("backup", VM)
         listed = json.loads(self.call("points", VM, "--json").stdout)
@@ -152,7 +198,7 @@ class Demo:
         arguments = self.arguments("backup", VM)
         show("vm-babysitter", "…", "backup", VM)
         process = subprocess.Popen(
-            arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+            arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.environment()
         )
         while process.poll() is None and not self.copying():
             time.sleep(0.002)
@@ -191,7 +237,9 @@ class Demo:
         show("vm-babysitter", "…", *arguments)
         done = self.call(*arguments)
         if not quiet:
-            print(indented(done.stderr + done.stdout))
+            # Children of the embedded libvirt forget where its log goes.
+            ours = [line for line in done.stderr.splitlines() if not _LIBVIRTS.match(line)]
+            print(indented("\n".join([*ours, done.stdout])))
 
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -199,20 +247,19 @@ class Demo:
             capture_output=True,
             text=True,
             check=False,
-            env=environment(),
+            env=self.environment(),
         )
         if done.returncode:
             raise RuntimeError(f"{arguments[0]} failed: {done.stderr.strip()}")
         return done
 
+    def environment(self) -> dict[str, str]:
+        """The environment of our commands: the embedded libvirt talks to a file."""
+        return {**os.environ, "LIBVIRT_LOG_OUTPUTS": f"3:file:{self.folder}/libvirt.log"}
+
     def arguments(self, *arguments: str) -> list[str]:
         tool = [sys.executable, "-m", "vm_babysitter", "--standalone", "--uri", self.libvirt.uri]
         return [*tool, "--store", str(self.store), "--allow-ram-store", *arguments]
-
-
-def environment() -> dict[str, str]:
-    """The environment of our commands: the embedded libvirt says errors only."""
-    return {**os.environ, "LIBVIRT_LOG_OUTPUTS": "4:stderr"}
 
 
 def title(text: str) -> None:
