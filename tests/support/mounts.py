@@ -55,6 +55,20 @@ def lazy_disk(image: Path, place: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def block_device(image: Path, size: int) -> Iterator[Path]:
+    """Make a block device of ``size`` bytes that keeps its content in a new file."""
+    with image.open("wb") as file:
+        file.truncate(size)
+    command = ["losetup", "--find", "--show", str(image)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    device = Path(done.stdout.strip())
+    try:
+        yield device
+    finally:
+        _run("losetup", "--detach", str(device))
+
+
+@contextlib.contextmanager
 def bound(folder: Path, place: Path, *processes: int) -> Iterator[Path]:
     """Have a folder at a second place as well, for us and where these processes live."""
     place.mkdir(exist_ok=True)

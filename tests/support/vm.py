@@ -49,7 +49,7 @@ class DiskSpec:
     cluster_size: int | None = None
     bus: str = "virtio"
     path: Path | None = None
-    """Where the image lies; by default beside those of the other disks."""
+    """Where the image lies; by default beside those of the other disks. Or a block device."""
     driver: tuple[tuple[str, str], ...] = ()
     """More attributes of libvirt's ``<driver>``, such as ``error_policy``."""
 
@@ -219,11 +219,13 @@ class TestVm:
             _add(_add(domain, "features"), "acpi")
 
     def _disk_element(self, disk: DiskSpec) -> etree._Element:
-        element = etree.Element("disk", {"type": "file", "device": "disk"})
+        path = self.paths[disk.target]
+        kind, place = ("block", "dev") if path.is_block_device() else ("file", "file")
+        element = etree.Element("disk", {"type": kind, "device": "disk"})
         driver = _add(element, "driver", name="qemu", type=disk.format, discard="unmap")
         for key, value in disk.driver:
             driver.set(key, value)
-        _add(element, "source", file=str(self.paths[disk.target]))
+        element.append(etree.Element("source", {place: str(path)}))
         _add(element, "target", dev=disk.target, bus=disk.bus)
         return element
 
@@ -306,7 +308,9 @@ def vms_on(host: LibvirtHost, folder: Path) -> Iterator[VmFactory]:
 
 
 def create_image(path: Path, disk: DiskSpec) -> None:
-    """Create an empty image."""
+    """Create an empty image; a block device is there and is raw as it is."""
+    if path.is_block_device() and disk.format == "raw":
+        return
     options = [] if disk.cluster_size is None else ["-o", f"cluster_size={disk.cluster_size}"]
     run_qemu_img("create", "-q", "-f", disk.format, *options, str(path), str(disk.size))
 

@@ -243,7 +243,7 @@ class World:
             for t in self.vm.disks
         }
         assert not list(self.runtime.glob("*"))
-        images = {path.name for path in self.vm.paths.values()}
+        images = {path.name for path in self.vm.paths.values() if path.parent == self.disks}
         assert {path.name for path in self.disks.iterdir()} == images
         self._assert_store_tidy(chains)
 
