@@ -15,8 +15,7 @@ from tests.support.fakes.disk import FakeDisk
 from tests.support.fakes.hypervisor import FakeHypervisor
 from tests.support.fakes.offline import FakeOfflineBitmaps
 from tests.support.mounts import ram_disk
-from tests.support.nbd_server import wait_until
-from tests.support.qemu_img import info, named, run
+from tests.support.qemu_img import info, named, opened, run
 from tests.support.shares import UnraidMounts, unraid_mounts
 from vm_babysitter.adapters import image_lock
 from vm_babysitter.adapters.qemu import img
@@ -98,7 +97,7 @@ class RealImages:
 
     @contextmanager
     def in_use(self, image: Path) -> Iterator[None]:
-        with served(image, image.parent / "socket"):
+        with opened(image):
             yield
 
 
@@ -109,19 +108,6 @@ def flags_of(image: Path) -> dict[str, frozenset[str]]:
 def assert_sound(image: Path) -> None:
     """Neither errors nor leaked clusters; the file may end with clusters that are free again."""
     assert img.check(image) == ""
-
-
-@contextmanager
-def served(image: Path, socket: Path, *options: str) -> Iterator[None]:
-    """Have qemu-nbd hold an image open, for writing by default, as a VM's QEMU does."""
-    argv = ["qemu-nbd", "--persistent", f"--socket={socket}", *options, named(image)]
-    with subprocess.Popen(argv) as server:
-        try:
-            wait_until(socket.is_socket)
-            yield
-        finally:
-            server.terminate()
-            server.wait()
 
 
 class OfflineBitmapsContract:
@@ -257,7 +243,7 @@ def test_layers_below_are_not_needed_and_the_link_to_them_stays(image: Path) -> 
 
 def test_reader_that_does_not_share_makes_it_busy(image: Path) -> None:
     with (
-        served(image, image.parent / "socket", "--read-only"),
+        opened(image, writing=False),
         pytest.raises(Busy, match="has it open"),
     ):
         QemuOfflineBitmaps().add(image, "b")
@@ -360,7 +346,7 @@ def test_image_that_cannot_be_found_beneath_is_not_written(
     bitmaps, shown = QemuOfflineBitmaps(resolve=unraid.resolve), unraid.shown(vdisk)
     with ExitStack() as stack:
         if held:
-            stack.enter_context(served(vdisk, vdisk.parent / "socket"))
+            stack.enter_context(opened(vdisk))
         before = vdisk.read_bytes()
         for change, name in ((bitmaps.add, "new"), (bitmaps.remove, "old")):
             with pytest.raises(ImageRefused, match="FUSE") as caught:
@@ -375,7 +361,7 @@ def test_image_that_is_found_beneath_is_written_when_nobody_has_it_open(
 ) -> None:
     unraid.locate(vdisk)
     bitmaps, shown = QemuOfflineBitmaps(resolve=unraid.resolve), unraid.shown(vdisk)
-    with served(vdisk, vdisk.parent / "socket"):
+    with opened(vdisk):
         for change, name in ((bitmaps.add, "new"), (bitmaps.remove, "old")):
             with pytest.raises(Busy):
                 change(shown, name)
@@ -391,7 +377,7 @@ def test_writer_through_the_share_makes_the_image_beneath_busy(
 ) -> None:
     unraid.locate(vdisk)
     bitmaps, shown = QemuOfflineBitmaps(resolve=unraid.resolve), unraid.shown(vdisk)
-    with served(shown, unraid.base / "socket"):
+    with opened(shown):
         assert not image_lock.is_written(vdisk)
         with pytest.raises(Busy, match="bindfs"):
             bitmaps.add(shown, "new")

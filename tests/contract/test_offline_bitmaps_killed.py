@@ -122,11 +122,15 @@ def test_killed_at_any_time_it_leaves_content_whole(
 ) -> None:
     chance, copy = random.Random(4), tmp_path / "copy"
     statuses = []
+    shutil.copyfile(image, copy)
+    began = time.monotonic()
+    run("qemu-img", "bitmap", "--add", named(copy), "new")
+    seconds = time.monotonic() - began
     for number in range(24):
         shutil.copyfile(image, copy)
         what = ("--add", "new") if number % 2 else ("--remove", "ours")
         with subprocess.Popen(["qemu-img", "bitmap", what[0], named(copy), what[1]]) as program:
-            time.sleep(chance.uniform(0.005, 0.06))
+            time.sleep(chance.uniform(0, seconds) if number else 0)
             program.kill()
         statuses.append(program.returncode)
         assert_whole(copy, reference)

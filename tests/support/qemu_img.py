@@ -72,6 +72,8 @@ def opened(image: Path, *, writing: bool = True) -> Iterator[None]:
                 while not _greets(address):
                     assert process.poll() is None, "it did not start"
                 yield
+                process.terminate()  # it listens to that once it has greeted somebody
+                process.wait(timeout=20)
             finally:
                 process.kill()
 
