@@ -204,6 +204,23 @@ def test_any_change_makes_a_new_point(
     assert (result.unchanged, result.point.seq) == (False, 2)
 
 
+@pytest.mark.parametrize("format", ["qcow2", "raw"])
+@pytest.mark.parametrize("blocks", [3, 8])
+def test_a_disk_that_grew_or_shrank_makes_a_new_point(
+    ram_path: Path, format: str, blocks: int
+) -> None:
+    world = EngineWorld(ram_path)
+    world.vm = world.hypervisor.add("sized", FakeDisk("vda", format=format, size=5 * BLOCK))
+    world.name = "sized"
+    world.disk.write(0, b"x" * BLOCK)
+    world.vm.stop()
+    world.backup()
+    world.disk.resize(blocks * BLOCK)
+    result = world.backup()
+    assert (result.unchanged, result.point.seq) == (False, 1)
+    assert world.restored(world.chains()[0], 1) == bytes(world.disk.content)
+
+
 def test_a_full_that_is_asked_for_is_made(off: EngineWorld) -> None:
     off.backup()
     result = off.backup(force_full=True)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from vm_babysitter.domain.backup_plan import BackupPlan, live_chain
-from vm_babysitter.domain.chain import Chain, Method, Point
+from vm_babysitter.domain.chain import Chain, Method, Point, PointDisk
 from vm_babysitter.domain.errors import ImageUnreadable
 from vm_babysitter.domain.offline import Current, Evidence, is_same, is_settled
 from vm_babysitter.domain.vm import Access, access_of
@@ -82,14 +82,11 @@ def adds_nothing(new: Point, plan: BackupPlan) -> bool:
         return False
     beside = (old.files, old.autostart) == (new.files, new.autostart)
     same_disks = [d.target for d in old.disks] == [d.target for d in new.disks]
-    return beside and same_disks and all(_adds_nothing(new, d.target) for d in old.disks)
+    return beside and same_disks and all(map(_adds_nothing, old.disks, new.disks))
 
 
-def _adds_nothing(new: Point, target: str) -> bool:
-    disk = new.disk(target)
-    return (
-        disk is not None
-        and disk.method is not Method.FULL
-        and not disk.written_bytes
-        and not disk.zeroed_bytes
-    )
+def _adds_nothing(old: PointDisk, new: PointDisk) -> bool:
+    """Whether a disk is what it was; one that grew or shrank is not, though nothing is stored."""
+    same_size = old.virtual_size == new.virtual_size
+    stored = new.method is Method.FULL or new.written_bytes or new.zeroed_bytes
+    return same_size and not stored
