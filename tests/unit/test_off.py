@@ -10,7 +10,13 @@ from tests.support.engine_world import FOREIGN, EngineWorld, exact, lived_in
 from tests.support.fakes.disk import FakeBitmap, FakeDisk
 from vm_babysitter.adapters.store import layout
 from vm_babysitter.domain.chain import Method
-from vm_babysitter.domain.errors import Busy, CommandFailed, VmInUse, VmNotEligible
+from vm_babysitter.domain.errors import (
+    Busy,
+    CommandFailed,
+    ImageUnreadable,
+    VmInUse,
+    VmNotEligible,
+)
 from vm_babysitter.domain.vm import PowerState
 from vm_babysitter.engine.backup import BackedUp
 from vm_babysitter.engine.cancel import Cancel
@@ -296,6 +302,51 @@ def test_a_start_and_a_stop_meanwhile_are_noticed_by_what_was_written(
     exact(off, result)
     assert result.point.off
     assert off.observer.steps.count("copy") == 1 + 2
+
+
+def test_what_cannot_be_read_because_the_vm_was_started_is_no_failure(off: EngineWorld) -> None:
+    def start() -> None:
+        off.observer.at.clear()
+        off.vm.start()
+        off.offline.fail["open"] = ImageUnreadable(off.disk.path, "its tables make no sense")
+
+    off.observer.at["copy"] = start
+    result = off.backup()
+    exact(off, result)
+    assert not result.point.off
+
+
+@pytest.mark.parametrize("step", ["look", "plan", "adopted", "mark"])
+def test_a_vm_that_goes_off_while_it_is_planned_is_backed_up_off(
+    off: EngineWorld, step: str
+) -> None:
+    def stop() -> None:
+        off.observer.at.clear()
+        off.vm.stop()
+
+    off.vm.start()
+    off.observer.at[step] = stop
+    result = off.backup()
+    exact(off, result)
+    assert result.point.off
+
+
+@pytest.mark.parametrize("step", ["plan", "adopted", "mark", "begin"])
+def test_a_vm_that_gets_another_image_meanwhile_is_backed_up_with_that(
+    off: EngineWorld, step: str
+) -> None:
+    def exchange() -> None:
+        off.observer.at.clear()
+        off.hypervisor.add("another", off.disk).stop()  # which has the old image now
+        new = FakeDisk(path="/vms/new.qcow2", size=4 * BLOCK, identity="inode:77")
+        new.layers[0].path = new.path
+        new.layers[0].bitmaps[FOREIGN] = FakeBitmap(stored=True)
+        off.vm.disks, off.vm.definition = {"vda": new}, "<domain>with another image</domain>"
+
+    off.observer.at[step] = exchange
+    result = off.backup()
+    exact(off, result)
+    assert result.point.disks[0].path == "/vms/new.qcow2"
 
 
 def test_an_image_that_somebody_else_writes_is_not_read(off: EngineWorld) -> None:

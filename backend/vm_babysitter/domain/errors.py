@@ -109,7 +109,7 @@ class VmStopped(BabysitterError):
 
     code: ClassVar[str] = "vm-stopped"
     template: ClassVar[str] = "VM {vm!r} was switched off or crashed during its backup."
-    hint_template: ClassVar[str] = "Earlier restore points are unharmed; back it up when it runs."
+    hint_template: ClassVar[str] = "Earlier restore points are unharmed; back it up again."
     transient: ClassVar[bool] = True
     vm: str
 

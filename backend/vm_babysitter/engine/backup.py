@@ -135,6 +135,17 @@ class Backup:
             chain, point = known
             return BackedUp(chain.directory, point, 0.0, self._note_again(*known), unchanged=True)
         vm = self._settled(name)
+        try:
+            return self._make(vm, wishes)
+        except BabysitterError as error:
+            moved = self._moved(vm, error)
+            if moved is not None:
+                raise moved from error
+            raise
+
+    def _make(self, vm: Vm, wishes: _Wishes) -> BackedUp:
+        """Make the next point of a VM as it was found; fails if it starts or stops meanwhile."""
+        hypervisor = self._tools.hypervisor
         self._reconciler.reconcile(vm)
         if self._reconciler.resumed:
             vm = hypervisor.vm(vm.uuid)
@@ -150,16 +161,27 @@ class Backup:
         try:
             self._observer.step("mark")
             made = self._attempt(vm, planned, chain, attempt, wishes)
-        except BaseException as error:
-            access = self._roll_back(vm, attempt)
-            if _explains(error, vm, access):
-                raise VmStopped(vm.name) from error
+        except BaseException:
+            self._roll_back(vm, attempt)
             raise
         left = self._finish(vm, planned, chain, attempt, made)
         if access_of(vm.state) is Access.LIVE:
             left = left or self._tidy(vm, wishes)
         kept = made.point if made.committed or planned.plan.parent is None else planned.plan.parent
         return BackedUp(chain.directory, kept, 0.0, left, unchanged=not made.committed)
+
+    def _moved(self, vm: Vm, error: BabysitterError) -> BabysitterError | None:
+        """Return what explains an error: that the VM was started or switched off meanwhile."""
+        if isinstance(error, Cancelled | VmInUse | VmNotFound):
+            return None
+        try:
+            now = access_of(self._tools.hypervisor.power(vm.uuid))
+        except BabysitterError:
+            return None
+        if now is access_of(vm.state):
+            return None
+        was_off = access_of(vm.state) is Access.OFF
+        return VmInUse(vm.name, "it was started") if was_off else VmStopped(vm.name)
 
     def _settled(self, name: str) -> Vm:
         """Return a VM that neither starts nor stops: one that shuts down is waited for.
@@ -313,11 +335,10 @@ class Backup:
         except (BabysitterError, OSError) as error:
             self._left(error)
 
-    def _roll_back(self, vm: Vm, attempt: Attempt) -> Access | None:
+    def _roll_back(self, vm: Vm, attempt: Attempt) -> None:
         """Undo an attempt, first at the VM, then in the store: either may have failed.
 
-        What cannot be undone now is undone by the next run. Returns how the VM's disks can be
-        reached, None if that is not known.
+        What cannot be undone now is undone by the next run.
         """
         self._observer.step("roll back")
         try:
@@ -326,7 +347,7 @@ class Backup:
             access = Access.WAIT
         except (BabysitterError, OSError) as error:
             self._left(error)
-            return None
+            return
         try:
             for chain in self._store.chains(vm.uuid):
                 if attempt in chain.attempts:
@@ -334,7 +355,6 @@ class Backup:
             self._store.remove_empty_chains(vm.uuid)
         except (BabysitterError, OSError) as error:
             self._left(error)
-        return access
 
     def _left(self, error: Exception) -> None:
         self._observer.note(f"Cleaning up is left to the next backup: {error}")
@@ -342,12 +362,6 @@ class Backup:
 
 def _as_stored(store: Store, vm: Vm, chain: Chain) -> Chain:
     return next((c for c in store.chains(vm.uuid) if c.id == chain.id), chain)
-
-
-def _explains(error: BaseException, vm: Vm, access: Access | None) -> bool:
-    """Whether an attempt failed because its VM, which ran, is off now."""
-    stopped = access_of(vm.state) is Access.LIVE and access in {Access.OFF, Access.WAIT}
-    return stopped and isinstance(error, BabysitterError) and not isinstance(error, Cancelled)
 
 
 def _manifest(

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from vm_babysitter.domain.backup_plan import DiskPlan
 from vm_babysitter.domain.chain import Attempt, bitmap_name, checkpoint_prefix
 from vm_babysitter.domain.errors import BabysitterError, ImageUnreadable, VmInUse
 from vm_babysitter.domain.offline import Evidence, changed_image
-from vm_babysitter.domain.vm import Access, Vm, access_of
+from vm_babysitter.domain.vm import Access, Disk, Vm, access_of
 from vm_babysitter.engine.beside import beside_mark
 from vm_babysitter.engine.source import Taken
 from vm_babysitter.engine.space_guard import SpaceGuard
@@ -58,6 +59,7 @@ class OffSource:
         for plan in self._plans:
             self._disks[plan.target] = self._look(plan)
         at = tools.clock.now()
+        self._check_definition()
         self._check_off()
         tools.observer.step("begun")
         saved = tools.hypervisor.belongings(uuid).managed_save
@@ -141,7 +143,27 @@ class OffSource:
         if problem is not None:
             raise problem
 
+    def _check_definition(self) -> None:
+        """Make sure that what was planned and looked at still are the disks of the VM."""
+        now = self._tools.hypervisor.outline(self._vm.uuid).disks
+        if [_defined(disk) for disk in now] != [_defined(disk) for disk in self._vm.disks]:
+            raise VmInUse(self._vm.name, "its disks were exchanged")
+
     def _check_unwritten(self, disk: OfflineDisk) -> None:
         image = self._tools.offline.writer(disk)
         if image:
             raise VmInUse(self._vm.name, f"another program has {image!r} open for writing")
+
+
+def _defined(disk: Disk) -> Disk:
+    """Return what of a disk does not come from its image."""
+    return replace(
+        disk,
+        real_format="",
+        virtual_size=0,
+        allocated=None,
+        compat="",
+        data_file="",
+        file_id="",
+        unreadable="",
+    )

@@ -134,11 +134,7 @@ class FakeHypervisor(Faults):
     @faulty
     def outline(self, name: str) -> Vm:
         found = self._by_name(name).describe()
-        disks = [
-            replace(disk, real_format="", virtual_size=0, compat="", unreadable="")
-            for disk in found.disks
-        ]
-        return replace(found, disks=tuple(disks))
+        return replace(found, disks=tuple(map(_unread, found.disks)))
 
     @faulty
     def power(self, uuid: str) -> PowerState:
