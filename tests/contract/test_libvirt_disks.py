@@ -160,6 +160,26 @@ def test_what_the_host_encrypts_is_told_by_the_definition(
     assert (found.source, found.encrypted) == (f"{images}/plain.qcow2", encrypted)
 
 
+def test_what_only_qemu_follows_is_told_by_the_definition() -> None:
+    beneath = '<backingStore type="{}">{}<source {}/>{}</backingStore>'
+    pool = beneath.format("network", "", 'protocol="nbd" name="x"', "")
+    base = beneath.format("file", '<format type="raw"/>', 'file="/a: b"', "{}")
+    for written, told in {
+        "": (),
+        "<backingStore/>": (("", ""),),
+        base.format("<backingStore/>"): (("/a: b", "raw"), ("", "")),
+        base.format(pool): (("/a: b", "raw"), ("nbd:x", "")),
+    }.items():
+        text = f'<domain><devices><disk><source file="/i"/>{written}</disk></devices></domain>'
+        (found,) = parse_disks(text)
+        assert (found.beneath, found.partial) == (told, False)
+    (part,) = parse_disks(
+        '<domain><devices><disk><source file="/i"><slices><slice type="storage"/></slices>'
+        "</source></disk></devices></domain>"
+    )
+    assert part.partial
+
+
 def test_two_names_of_one_file_are_known_and_two_files_told_apart(
     libvirtd_bench: RealBench, images: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """Disks of VMs that are off, as their images tell: real images, read by QEMU's tools."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,53 @@ def test_writers_are_seen_and_readers_do_not_count(disks: ImageDisks, tmp_path: 
     assert disks.writer(found) == ""
     with disks.open(found, None), opened(top):
         pass  # whoever wants to write can, while we read
+
+
+def layered(folder: Path) -> tuple[Path, Path, Path]:
+    """Two bases, and a disk over the first that names it by a relative path."""
+    bases = create(folder / "base.qcow2"), create(folder / "other.qcow2")
+    return *bases, create(folder / ODD, "-b", "base.qcow2", "-F", "qcow2", size=None)
+
+
+def test_beneath_a_link_is_what_lies_beside_the_link(disks: ImageDisks, tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "vms").mkdir()
+    _, _, image = layered(tmp_path / "pool")
+    base = create(tmp_path / "vms" / "base.qcow2")
+    write(base, MIB, 7)
+    link = tmp_path / "vms" / "disk.qcow2"
+    link.symlink_to(image)
+    found = disks.look(replace(disk(image), source=str(link)))
+    assert [path for path, _ in found.images] == [image, base]
+    assert content(disks, found) == of((MIB, 7))
+
+
+def test_what_the_definition_says_of_layers_must_be_what_the_images_say(
+    disks: ImageDisks, tmp_path: Path
+) -> None:
+    base, other, image = layered(tmp_path)
+    link = tmp_path / "link"
+    link.symlink_to(base)
+    told: dict[tuple[tuple[str, str], ...], bool] = {
+        (): True,
+        ((str(base), "qcow2"),): True,
+        ((str(link), "qcow2"), ("", "")): True,
+        ((str(other), "qcow2"), ("", "")): False,
+        ((str(base), "raw"),): False,
+        (("", ""),): False,
+        (("nbd:export", "raw"),): False,
+        ((str(base), "qcow2"), (str(other), "qcow2")): False,
+    }
+    for beneath, right in told.items():
+        asked = replace(disk(image), beneath=beneath)
+        if right:
+            assert len(disks.look(asked).images) == 2
+        else:
+            with pytest.raises(ImageUnreadable, match="names other images beneath it"):
+                disks.look(asked)
+
+
+def test_a_part_of_an_image_is_not_taken_for_all_of_it(disks: ImageDisks, tmp_path: Path) -> None:
+    image = create(tmp_path / "x.raw", format="raw")
+    with pytest.raises(ImageUnreadable, match="only a part"):
+        disks.look(replace(disk(image, "raw"), partial=True))

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.faulty import Fault
 from tests.support.libvirtd import PrivateLibvirtd
-from tests.support.qemu_img import opened
+from tests.support.qemu_img import opened, run
 from tests.support.stage import SOAK, newest, soak
 from tests.support.stopped import stopped_backup
 from tests.support.vm import MIB, DiskSpec
@@ -159,6 +159,22 @@ def test_a_disk_in_layers_made_while_off_is_compared_as_a_whole(off: World) -> N
     assert "several" not in last_["disks"][1]["reason"]
     assert "only its QEMU merges" in last_["disks"][0]["reason"]
     assert_all(off)
+
+
+def test_layers_that_the_definition_ends_are_not_read_as_the_images_say(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(DiskSpec("vda", size=8 * MIB))
+    world.vm.stop()
+    image = world.vm.paths["vda"]
+    base = image.rename(image.with_name("base: a"))
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "qcow2", str(image))
+    name, end = f"</name><uuid>{world.vm.uuid}</uuid>", "<backingStore/></disk>"
+    world.vm.define(world.vm.xml().replace("</name>", name).replace("</disk>", end))
+    refused = world.call("backup", "--", world.vm.name, expect=1)
+    assert "names other images beneath it" in refused.stderr
+    world.boot()  # QEMU shows the VM an empty disk
+    assert world.backup()["disks"][0]["written_bytes"] == 0
 
 
 def test_a_saved_memory_is_told_and_left_alone(off: World) -> None:

@@ -106,6 +106,13 @@ class Disk:
     alias: str = ""
     direct: bool = True
     """Whether ``path`` is the file itself. Behind FUSE locks and writes would not meet QEMU's."""
+    beneath: tuple[tuple[str, str], ...] = ()
+    """The images beneath it, each with its format, as far as the definition names them itself.
+
+    An empty path says that there is none, whatever the image says.
+    """
+    partial: bool = False
+    """Whether the VM sees only a part of the image (``<slices>``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -337,6 +337,8 @@ def _look_at(definition: xml.DiskDefinition, resolve: Resolve, probe: Probe | No
         error_policy=definition.error_policy,
         alias=definition.alias,
         direct=place.direct,
+        beneath=definition.beneath,
+        partial=definition.partial,
     )
 
 

@@ -1,6 +1,6 @@
 """libvirt's XML, read and made. Pure: no calls, no files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lxml import etree
@@ -28,6 +28,10 @@ class DiskDefinition:
     error_policy: str
     alias: str
     encrypted: bool
+    beneath: tuple[tuple[str, str], ...]
+    """The images beneath it with their formats; an empty path ends the chain."""
+    partial: bool
+    """Whether it is only a part of its source."""
 
 
 def parse_document(text: str) -> etree._Element:
@@ -59,11 +63,26 @@ def _parse_disk(disk: etree._Element) -> DiskDefinition:
         error_policy="" if driver is None else driver.get("error_policy", ""),
         alias="" if alias is None else alias.get("name", ""),
         encrypted=_is_encrypted(disk),
+        beneath=tuple(_beneath(disk)),
+        partial=disk.find("source/slices") is not None,
     )
 
 
 def _is_encrypted(disk: etree._Element) -> bool:
     return any(disk.find(place) is not None for place in ("encryption", "source/encryption"))
+
+
+def _beneath(disk: etree._Element) -> Iterator[tuple[str, str]]:
+    """Return what the definition itself says of the images beneath; mostly nothing."""
+    layer = disk.find("backingStore")
+    while layer is not None:
+        source, format = layer.find("source"), layer.find("format")
+        if source is None:
+            yield "", ""
+            return
+        place = _source_place(source, layer.get("type", "file"))
+        yield place, "" if format is None else format.get("type", "")
+        layer = layer.find("backingStore")
 
 
 def _source_place(source: etree._Element, source_type: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from vm_babysitter.adapters.real_path import RealPath, real_path
 from vm_babysitter.domain.errors import ImageUnreadable
 from vm_babysitter.domain.offline import Stamp
 from vm_babysitter.domain.vm import Bitmap, Disk, DiskState, Layer
@@ -18,16 +19,28 @@ _NEEDS_QEMU = "it can be read only while the VM runs"
 class ImageDisks:
     """Reads what QEMU would open if the VM were started now."""
 
-    def __init__(self, images: ImageTool, is_written: Callable[[Path], bool]) -> None:
-        """``is_written`` tells whether some QEMU has an image open for writing."""
+    def __init__(
+        self,
+        images: ImageTool,
+        is_written: Callable[[Path], bool],
+        resolve: Callable[[str], RealPath] = real_path,
+    ) -> None:
+        """``is_written`` tells whether some QEMU has an image open for writing.
+
+        ``resolve`` says which file a path stands for.
+        """
         self._images = images
         self._is_written = is_written
+        self._resolve = resolve
 
     def look(self, disk: Disk) -> OfflineDisk:
         """See the port."""
         path, format = Path(disk.path), disk.declared_format or disk.real_format
         if disk.encrypted:
             raise ImageUnreadable(str(path), f"it is encrypted; {_NEEDS_QEMU}")
+        if disk.partial:
+            raise ImageUnreadable(str(path), f"the VM sees only a part of it; {_NEEDS_QEMU}")
+        name = Path(disk.source)  # links in it are not resolved: QEMU looks beside them
         stamps: list[Stamp] = []
         layers: list[Layer] = []
         used: list[tuple[Path, str]] = []
@@ -45,10 +58,24 @@ class ImageDisks:
             layers.append(Layer(str(path), tuple(_bitmap(*b) for b in info.bitmaps)))
             if info.backing_file is None:
                 break
-            path, format = _below(path, info, len(used))
+            name, format = _below(path, name, info, len(used))
+            path = Path(self._resolve(str(name)).path)
+        self._check_beneath(disk, used)
         identity = f"inode:{stamps[0].inode}"
         state = DiskState(disk.target, identity, tuple(layers), snapshots)
         return OfflineDisk(state, tuple(used), tuple(stamps))
+
+    def _check_beneath(self, disk: Disk, used: Sequence[tuple[Path, str]]) -> None:
+        """Check that the definition says of the images beneath what the images say.
+
+        Where it says anything, QEMU does not ask the images.
+        """
+        there = [(str(path), format) for path, format in used[1:]]
+        for depth, (place, format) in enumerate(disk.beneath):
+            told = [(self._resolve(place).path, format)] if place else []
+            if there[depth : depth + 1] != told:
+                reason = "the VM's definition names other images beneath it than it does itself"
+                raise ImageUnreadable(disk.path, f"{reason}; {_NEEDS_QEMU}")
 
     def stamps(self, paths: Sequence[str]) -> tuple[Stamp, ...]:
         """See the port."""
@@ -64,14 +91,17 @@ class ImageDisks:
         return self._images.open_for_reading(disk.images, bitmap)
 
 
-def _below(path: Path, info: ImageInfo, depth: int) -> tuple[Path, str]:
-    """Return the backing file of an image and its format."""
+def _below(path: Path, opened: Path, info: ImageInfo, depth: int) -> tuple[Path, str]:
+    """Return the name of an image's backing file, as QEMU opens it, and its format.
+
+    ``opened`` is the image as QEMU opens it, which may be a link in another folder.
+    """
     name, format = info.backing_file or "", info.backing_format
     if info.format != "qcow2" or not format or "json:" in name or depth >= _MOST_LAYERS:
         raise ImageUnreadable(
             str(path), f"it builds on {name!r} in a way that only QEMU follows; {_NEEDS_QEMU}"
         )
-    found = (path.parent / name).resolve()
+    found = opened.parent / name
     if not found.exists():
         raise ImageUnreadable(str(path), f"{name!r}, which it builds on, is not there")
     return found, format
