@@ -245,6 +245,23 @@ def test_what_changed_moments_ago_proves_nothing(off: EngineWorld) -> None:
     assert "open" in off.offline.calls
 
 
+def test_the_note_is_of_the_last_look_and_not_of_the_end(off: EngineWorld) -> None:
+    began = off.clock.now() + timedelta(seconds=1)
+    off.observer.at["commit"] = lambda: off.clock.advance(100)
+    off.backup()
+    (chain,) = off.chains()
+    assert chain.current is not None
+    assert chain.current.as_of == began
+
+
+def test_what_changed_moments_before_the_last_look_proves_nothing(off: EngineWorld) -> None:
+    now = off.clock.now() + timedelta(seconds=1)
+    off.disk.version = int(now.timestamp() * 1e9) - 10**9
+    off.observer.at["commit"] = lambda: off.clock.advance(100)
+    off.backup()
+    assert off.chains()[0].current is None
+
+
 def test_an_unreadable_note_costs_one_reading(off: EngineWorld) -> None:
     off.backup()
     (note,) = off.path.rglob(layout.CURRENT_FILE)

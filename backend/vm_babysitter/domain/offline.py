@@ -48,7 +48,7 @@ class Current:
 
 
 def is_settled(evidence: Evidence, at: datetime) -> bool:
-    """Whether any later change will show in the evidence, which was gathered at this time."""
+    """Whether any change after this time, when the evidence was seen last, will show in it."""
     limit = (at.timestamp() - SETTLED_SECONDS) * 1e9
     stamps = [stamp for disk in evidence.disks.values() for stamp in disk]
     return all(s.telling and max(s.modified, s.changed) < limit for s in stamps)

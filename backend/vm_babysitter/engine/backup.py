@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 
 from vm_babysitter.domain.backup_plan import Distrust
@@ -75,6 +76,8 @@ class _Made:
 
     point: Point
     evidence: Evidence | None
+    confirmed: datetime
+    """When the disks were known last to be what the point holds."""
     committed: bool
     """False where it would have added nothing."""
 
@@ -279,14 +282,15 @@ class Backup:
             point = _manifest(vm, planned, attempt, taken, copied)
             point = _with_beside(point, files, kept)
             self._observer.step("confirm")
+            confirmed = self._tools.clock.now()  # before the looks: what comes later shows later
             source.confirm()
             if point.off and adds_nothing(point, planned.plan):
-                return _Made(point, taken.evidence, False)
+                return _Made(point, taken.evidence, confirmed, False)
             self._observer.step("commit")
             self._tools.cancel.check()
             draft.commit(replace(point, finished=self._tools.clock.now()))
         self._observer.step("committed")
-        return _Made(point, taken.evidence, True)
+        return _Made(point, taken.evidence, confirmed, True)
 
     def _copier(
         self, planned: Planned, chain: Chain, draft: PointDraft, terms: Terms
@@ -305,7 +309,7 @@ class Backup:
                 self._store.archive(vm.uuid, planned.chain, why)
             point = made.point if made.committed else planned.plan.parent
             if made.evidence is not None and point is not None:
-                self._unchanged.note(chain, point, made.evidence, self._tools.clock.now())
+                self._unchanged.note(chain, point, made.evidence, made.confirmed)
         except (BabysitterError, OSError) as error:
             return str(error)
         return ""

@@ -48,15 +48,15 @@ class Unchanged:
         new = Evidence(now, beside_mark(self._sight, vm.uuid))
         return (chain, point) if is_same(old, paths, new) else None
 
-    def note(self, chain: Chain, point: Point, evidence: Evidence, now: datetime) -> None:
-        """Note that a point is what the VM has now, by this evidence.
+    def note(self, chain: Chain, point: Point, evidence: Evidence, at: datetime) -> None:
+        """Note that a point is what the VM had at this time, when the evidence was seen last.
 
         Raises:
             StoreFailed.
         """
-        if is_settled(evidence, now):
+        if is_settled(evidence, at):
             self._store.note_current(
-                point.vm_uuid, chain, Current(point.seq, point.nonce, now, evidence)
+                point.vm_uuid, chain, Current(point.seq, point.nonce, at, evidence)
             )
 
     def note_again(self, chain: Chain, point: Point, now: datetime) -> None:
