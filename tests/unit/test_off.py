@@ -12,6 +12,7 @@ from vm_babysitter.adapters.store import layout
 from vm_babysitter.domain.chain import Method
 from vm_babysitter.domain.errors import (
     Busy,
+    Cancelled,
     CommandFailed,
     ImageUnreadable,
     VmInUse,
@@ -302,6 +303,19 @@ def test_a_start_is_noticed_and_the_backup_made_of_the_running_vm(
     assert not result.point.off
     assert off.vm.state is PowerState.RUNNING
     assert any("came into use" in note for note in off.observer.notes)
+
+
+def test_who_said_stop_gets_no_other_try(off: EngineWorld) -> None:
+    def start() -> None:
+        off.vm.start()
+        off.cancel.request()
+        off.hypervisor.calls.clear()
+
+    off.observer.at["save"] = start
+    with pytest.raises(Cancelled):
+        off.backup()
+    assert "begin_backup" not in off.hypervisor.calls
+    assert off.leftovers() == []
 
 
 @pytest.mark.parametrize("step", ["begun", "copy", "save", "confirm"])

@@ -125,6 +125,7 @@ class Backup:
                         raise
                     self._observer.note(f"{error.message} It is backed up once more.")
                     self._tools.cancel.recover()
+                    self._tools.cancel.check()  # who said stop gets no other try
         seconds = (self._tools.clock.now() - started).total_seconds()
         self._observer.step("done")
         return replace(result, seconds=seconds, vm_resumed=self._reconciler.resumed)
