@@ -231,5 +231,6 @@ def test_what_the_definition_says_of_layers_must_be_what_the_images_say(
 
 def test_a_part_of_an_image_is_not_taken_for_all_of_it(disks: ImageDisks, tmp_path: Path) -> None:
     image = create(tmp_path / "x.raw", format="raw")
-    with pytest.raises(ImageUnreadable, match="only a part"):
+    with pytest.raises(ImageUnreadable, match="only a part") as caught:
         disks.look(replace(disk(image, "raw"), partial=True))
+    assert caught.value.hint == "Back the VM up while it runs."

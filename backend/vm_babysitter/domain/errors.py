@@ -249,9 +249,10 @@ class ImageUnreadable(BabysitterError):
 
     code: ClassVar[str] = "image-unreadable"
     template: ClassVar[str] = "The disk image {path!r} cannot be read: {reason}."
-    hint_template: ClassVar[str] = "Check that the file exists and is a disk image."
+    hint_template: ClassVar[str] = "{way_out}"
     path: str
     reason: str
+    way_out: str = "Check that the file exists and is a disk image."
 
 
 @dataclass(eq=False)

@@ -13,7 +13,6 @@ from vm_babysitter.ports import DiskReader, ImageInfo, ImageTool, OfflineDisk
 
 _MOST_LAYERS = 200
 """libvirt's own limit."""
-_NEEDS_QEMU = "it can be read only while the VM runs"
 
 
 class ImageDisks:
@@ -37,9 +36,9 @@ class ImageDisks:
         """See the port."""
         path, format = Path(disk.path), disk.declared_format or disk.real_format
         if disk.encrypted:
-            raise ImageUnreadable(str(path), f"it is encrypted; {_NEEDS_QEMU}")
+            raise _needs_qemu(path, "it is encrypted")
         if disk.partial:
-            raise ImageUnreadable(str(path), f"the VM sees only a part of it; {_NEEDS_QEMU}")
+            raise _needs_qemu(path, "the VM sees only a part of it")
         name = Path(disk.source)  # links in it are not resolved: QEMU looks beside them
         stamps: list[Stamp] = []
         layers: list[Layer] = []
@@ -75,7 +74,7 @@ class ImageDisks:
             told = [(self._resolve(place).path, format)] if place else []
             if there[depth : depth + 1] != told:
                 reason = "the VM's definition names other images beneath it than it does itself"
-                raise ImageUnreadable(disk.path, f"{reason}; {_NEEDS_QEMU}")
+                raise _needs_qemu(Path(disk.path), reason)
 
     def stamps(self, paths: Sequence[str]) -> tuple[Stamp, ...]:
         """See the port."""
@@ -91,6 +90,11 @@ class ImageDisks:
         return self._images.open_for_reading(disk.images, bitmap)
 
 
+def _needs_qemu(path: Path, reason: str) -> ImageUnreadable:
+    told = f"{reason}; it can be read only while the VM runs"
+    return ImageUnreadable(str(path), told, "Back the VM up while it runs.")
+
+
 def _below(path: Path, opened: Path, info: ImageInfo, depth: int) -> tuple[Path, str]:
     """Return the name of an image's backing file, as QEMU opens it, and its format.
 
@@ -98,9 +102,7 @@ def _below(path: Path, opened: Path, info: ImageInfo, depth: int) -> tuple[Path,
     """
     name, format = info.backing_file or "", info.backing_format
     if info.format != "qcow2" or not format or "json:" in name or depth >= _MOST_LAYERS:
-        raise ImageUnreadable(
-            str(path), f"it builds on {name!r} in a way that only QEMU follows; {_NEEDS_QEMU}"
-        )
+        raise _needs_qemu(path, f"it builds on {name!r} in a way that only QEMU follows")
     found = opened.parent / name
     if not found.exists():
         raise ImageUnreadable(str(path), f"{name!r}, which it builds on, is not there")
@@ -110,8 +112,7 @@ def _below(path: Path, opened: Path, info: ImageInfo, depth: int) -> tuple[Path,
 def _data_file(path: Path, info: ImageInfo) -> Path:
     found = Path(info.data_file)
     if not found.is_absolute():  # QEMU looks for it where it was started, if it is a file at all
-        reason = f"its content lies where only QEMU finds it, at {info.data_file!r}; {_NEEDS_QEMU}"
-        raise ImageUnreadable(str(path), reason)
+        raise _needs_qemu(path, f"its content lies where only QEMU finds it: {info.data_file!r}")
     return found
 
 
