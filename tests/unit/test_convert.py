@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from tests.support.fakes.disk import FakeDisk
 from tests.support.fakes.observer import RecordingObserver
 from tests.support.house import BLOCK, GONE, House
-from vm_babysitter.domain.conversion import Stage
+from tests.support.read_qcow2 import read_layers
+from vm_babysitter.domain.conversion import ImageFile, Stage
 from vm_babysitter.domain.errors import (
     BabysitterError,
     Busy,
@@ -371,3 +373,144 @@ def test_an_image_whose_time_was_put_back_after_a_write_is_not_removed(house: Ho
     with pytest.raises(NotConverted, match="exists"):
         house.convert()
     assert house.new.exists()
+
+
+def die_after_the_switch(house: House) -> None:
+    house.die_at("look again")
+    assert house.source == DiskSource(str(house.new), "qcow2")
+
+
+def test_killed_after_the_switch_the_only_image_is_never_removed(house: House) -> None:
+    """The user saw that the VM has its qcow2 image, and deleted the raw one."""
+    die_after_the_switch(house)
+    house.raw.unlink()
+    house.convert()
+    assert house.source == DiskSource(str(house.new), "qcow2")
+    assert read_layers([house.new]) == house.content
+    note = house.files.read_note(str(house.note_path))
+    assert note is not None
+    assert note.stage is Stage.DONE
+
+
+@pytest.mark.parametrize("other", [b"another file", b""])
+def test_killed_after_the_switch_a_file_that_took_the_old_ones_name_is_not_gone_back_to(
+    house: House, other: bytes
+) -> None:
+    die_after_the_switch(house)
+    house.raw.rename(house.folder / "moved.img")
+    house.raw.write_bytes(other)
+    with pytest.raises(NotConverted, match="only you can say"):
+        house.convert()
+    assert house.source == DiskSource(str(house.new), "qcow2")
+    assert read_layers([house.new]) == house.content
+
+
+def test_killed_after_the_switch_an_old_image_that_was_cut_off_is_not_gone_back_to(
+    house: House,
+) -> None:
+    die_after_the_switch(house)
+    os.truncate(house.raw, 0)
+    with pytest.raises(NotConverted, match="only you can say"):
+        house.convert()
+    assert house.source == DiskSource(str(house.new), "qcow2")
+    assert read_layers([house.new]) == house.content
+
+
+def test_an_image_made_from_another_file_than_the_vm_has_now_is_not_removed(house: House) -> None:
+    """It may be the only one with what that file held."""
+    die_after_the_switch(house)
+    house.raw.unlink()
+    house.raw.write_bytes(bytes(len(house.content)))  # from an older copy, say
+    house.vm.disks["vda"].path, house.vm.disks["vda"].format = str(house.raw), "raw"
+    with pytest.raises(NotConverted, match="exists"):
+        house.convert()
+    assert read_layers([house.new]) == house.content
+
+
+def test_memory_saved_or_a_snapshot_made_meanwhile_keeps_the_image_it_belongs_to(
+    house: House,
+) -> None:
+    saved = Belongings(managed_save=True)
+    house.at("switch", lambda: setattr(house.vm, "belongings", saved))
+    with pytest.raises(NotConverted, match="has saved the VM's memory"):
+        house.convert()
+    house.assert_raw()
+    house.vm.belongings = Belongings()
+    house.at("switch", lambda: house.definitions.snapshot_names.update({house.vm.uuid: {"s1"}}))
+    with pytest.raises(NotConverted, match="has snapshots"):
+        house.convert()
+    house.assert_raw()
+    house.observer.at.clear()
+    house.definitions.snapshot_names.clear()
+    house.convert()
+    house.at("switch", lambda: setattr(house.vm, "belongings", saved))
+    with pytest.raises(NotConverted, match="has saved the VM's memory"):
+        house.back()
+    house.assert_new()
+
+
+def test_other_room_taken_by_the_same_content_is_no_write(house: House) -> None:
+    """File systems give back, or count, the room of a file some time after its last write."""
+    look = house.files.look
+
+    def counted(path: str) -> ImageFile | None:
+        found = look(path)
+        return found if found is None else replace(found, allocated=found.allocated + grown)
+
+    house.files.look = counted  # type: ignore[method-assign]
+    grown = 0
+
+    def grow() -> None:
+        nonlocal grown
+        grown = 512
+
+    house.at("copy", grow)
+    house.convert()
+    house.assert_new()
+
+
+def test_going_back_to_a_path_that_leads_to_another_file_is_refused(
+    house: House, tmp_path: Path
+) -> None:
+    house.convert()
+    other = tmp_path / "other"
+    other.touch()
+    house.files.elsewhere[str(house.raw)] = str(other)
+    with pytest.raises(NotConverted, match="is not found under"):
+        house.back(lose_changes=True)
+    house.assert_new()
+
+
+def test_an_old_image_that_is_written_while_it_is_compared_is_not_gone_back_to(
+    house: House,
+) -> None:
+    house.convert()
+    house.new.touch()
+    house.at("switch", house.raw.touch)
+    with pytest.raises(Busy, match="was written to meanwhile"):
+        house.back()
+    assert house.source == DiskSource(str(house.new), "qcow2")
+
+
+def test_changes_are_not_given_up_for_an_image_that_is_not_whole(house: House) -> None:
+    house.convert()
+    os.truncate(house.raw, 1000)
+    with pytest.raises(NotConverted, match="shorter than"):
+        house.back(lose_changes=True)
+    assert house.source == DiskSource(str(house.new), "qcow2")
+
+
+def test_what_another_run_has_just_done_is_seen(house: House) -> None:
+    """Both began with the same definition; the second one waits for none, but comes later."""
+    claim = house.files.claim
+
+    @contextmanager
+    def late(name: str) -> Iterator[None]:
+        house.files.claim = claim  # type: ignore[method-assign]
+        house.convert()
+        with claim(name):
+            yield
+
+    house.files.claim = late  # type: ignore[method-assign]
+    assert house.back().undone
+    house.assert_raw(house.new, house.note_path)

@@ -139,6 +139,15 @@ class Note:
             and _NONCE.fullmatch(self.nonce) is not None
         )
 
+    def copied(self, old: ImageFile | None) -> bool:
+        """Whether this file is the raw image that was copied, whatever was written to it since."""
+        return (
+            old is not None
+            and old.plain
+            and old.inode == self.old.inode
+            and old.size >= self.old.size
+        )
+
     def made(self, new: ImageFile | None) -> bool:
         """Whether this file is the image that the conversion made, never written since."""
         if new is None or self.new is None or not new.plain:

@@ -1,7 +1,7 @@
 """What converting a disk and converting it back have in common."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from vm_babysitter.domain.conversion import (
     NEW_FORMAT,
     OLD_FORMAT,
     ImageFile,
+    Mark,
     Note,
     Stage,
     file_obstacle,
@@ -79,6 +80,19 @@ def find_disk(hypervisor: Hypervisor, name: str, target: str) -> tuple[Vm, Disk]
     return vm, disk
 
 
+@contextmanager
+def claimed_disk(tools: ConvertTools, name: str, target: str) -> Iterator[tuple[Vm, Disk]]:
+    """Find a disk, and let nobody else exchange an image of this VM meanwhile.
+
+    Raises:
+        VmNotFound, InvalidInput, Busy.
+    """
+    vm, _ = find_disk(tools.hypervisor, name, target)
+    with tools.files.claim(vm.uuid):
+        # Once again: whoever had the claim until now may have exchanged the image.
+        yield find_disk(tools.hypervisor, vm.uuid, target)
+
+
 class Guard:
     """Says no where a disk must not get another image."""
 
@@ -134,6 +148,15 @@ class Guard:
         if obstacle is not None:
             raise self.refuse(obstacle.reason, obstacle.way_out)
         return image
+
+    def check_found(self, source: str, path: str, image: ImageFile) -> None:
+        """Check that the definition, naming ``source``, would give the VM this very image."""
+        seen = self._tools.files.look(self._tools.files.real_path(source))
+        if seen is None or seen.place != image.place:
+            raise self.refuse(
+                f"the image {path!r} is not found under {source!r}",
+                "Look for another file of this name in the share.",
+            )
 
     def check_unused(self, path: str, image: ImageFile) -> None:
         """Check that nobody else has to do with an image of this disk."""
@@ -196,9 +219,8 @@ class Switch:
         self._tools.observer.step("switch")
         self._guard.check_off()  # tells more than that the image is open
         with self._files.fence(note.old_path):
-            self._guard.check_off()
-            if self._written(note.old_path, note):
-                raise Busy(f"The disk image {note.old_path!r}", "it was written to meanwhile")
+            self._guard.check_vm()
+            self._check_untouched(note.old_path, note.old)
             self._exchange(note, old_to_new=True)
             self._tools.observer.step("look again")
             return self.settle(note)
@@ -208,18 +230,26 @@ class Switch:
 
         Raises:
             Busy: one has, and the definition names the old image again.
-            NotConverted: both were written to.
+            NotConverted: both were written to, or another file has the old image's name.
         """
         running = self._definitions.disk_source(note.vm_uuid, note.target, running=True)
         on_old = running is not None and running.file != note.new_source
-        written = self._written(note.old_path, note)
-        if on_old or (written and note.made(self._files.look(note.new_path))):
+        old, new = self._files.look(note.old_path), self._files.look(note.new_path)
+        # Whoever has removed the old image since has nothing but the new one.
+        written = old is not None and old.mark != note.old
+        if on_old or (written and note.made(new)):
+            if not note.copied(old):
+                raise self._guard.refuse(
+                    f"{note.old_source!r} is not the image any more that was converted, and only "
+                    "you can say which is right",
+                    f"The definition names {note.new_source!r}; both are kept.",
+                )
             self._exchange(note, old_to_new=False)
             raise Busy(
                 f"VM {note.vm_name!r}",
                 "it was started with its old image meanwhile, and its definition names that again",
             )
-        if written and self._content_changed(note):
+        if old is not None and not old.mark.same_content(note.old):
             raise self._guard.refuse(
                 f"both {note.old_source!r} and {note.new_source!r} were written to since the "
                 "conversion began, and only you can say which is right",
@@ -229,17 +259,16 @@ class Switch:
         self._write(done)
         return done
 
-    def back(self, note: Note, new: ImageFile) -> Note:
+    def back(self, note: Note, old: ImageFile, new: ImageFile) -> Note:
         """Have the definition name the old image, unless the VM was started meanwhile.
 
-        ``new`` is the image as it was when it was decided to go back.
+        ``old`` and ``new`` are the images as they were when it was decided to go back.
         """
         self._tools.observer.step("switch")
         with self._files.fence(note.new_path), self._files.fence(note.old_path):
-            self._guard.check_off()
-            now = self._files.look(note.new_path)
-            if now is None or now.mark != new.mark:
-                raise Busy(f"The disk image {note.new_path!r}", "it was written to meanwhile")
+            self._guard.check_vm()
+            self._check_untouched(note.new_path, new.mark)
+            self._check_untouched(note.old_path, old.mark)
             self._exchange(note, old_to_new=False)
             self._tools.observer.step("look again")
             running = self._definitions.disk_source(note.vm_uuid, note.target, running=True)
@@ -260,14 +289,10 @@ class Switch:
         before, after = (old, new) if old_to_new else (new, old)
         self._definitions.switch_disk(note.vm_uuid, note.target, before, after)
 
-    def _written(self, path: str, note: Note) -> bool:
+    def _check_untouched(self, path: str, mark: Mark) -> None:
         found = self._files.look(path)
-        return found is None or found.mark != note.old
-
-    def _content_changed(self, note: Note) -> bool:
-        """Whether the old image has other content, not only another owner or name."""
-        found = self._files.look(note.old_path)
-        return found is None or not found.mark.same_content(note.old)
+        if found is None or found.mark != mark:
+            raise Busy(f"The disk image {path!r}", "it was written to meanwhile")
 
     def _write(self, note: Note) -> None:
         self._files.write_note(note_path(note.new_path), note)

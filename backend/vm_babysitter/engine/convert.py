@@ -33,7 +33,7 @@ from vm_babysitter.domain.errors import (
 )
 from vm_babysitter.domain.space import scratch_reserve
 from vm_babysitter.domain.vm import Disk, Vm
-from vm_babysitter.engine.conversion import Converted, ConvertTools, Guard, Switch, find_disk
+from vm_babysitter.engine.conversion import Converted, ConvertTools, Guard, Switch, claimed_disk
 from vm_babysitter.engine.copying import (
     DiskCopier,
     EmptyIndex,
@@ -84,8 +84,7 @@ class Convert:
                 the definition names the new image, which is whole; the next run finds out.
         """
         self._observer.step("look")
-        vm, disk = find_disk(self._tools.hypervisor, name, target)
-        with self._files.claim(vm.uuid):
+        with claimed_disk(self._tools, name, target) as (vm, disk):
             guard = Guard(self._tools, vm, disk)
             earlier = self._switched_to(vm, target)
             if earlier is not None:
@@ -102,8 +101,9 @@ class Convert:
             return None
         path = self._files.real_path(source.file)
         note = self._files.read_note(note_path(path))
-        ours = note is not None and note.is_of(vm.uuid, target, path)
-        return note if note is not None and ours and note.stage is Stage.SWITCHING else None
+        if note is None or not note.is_of(vm.uuid, target, path) or note.new_source != source.file:
+            return None
+        return note if note.stage is Stage.SWITCHING else None
 
     def _finish(self, note: Note, guard: Guard) -> Converted:
         try:
@@ -159,7 +159,9 @@ class Convert:
         new = self._files.look(note.new_path)
         if new is not None:
             unfinished = note.stage in {Stage.WHOLE, Stage.SWITCHING} and note.made(new)
-            if not unfinished or guard.other_use(note.new_path, new):
+            # Without the image it is a copy of, it may be all that is left of the disk.
+            needless = unfinished and note.copied(self._files.look(note.old_path))
+            if not needless or guard.other_use(note.new_path, new):
                 return
             if self._files.writer(note.new_path):
                 return
@@ -263,7 +265,7 @@ class Convert:
     def _check_unchanged(self, job: _Job) -> None:
         job.guard.check_off()
         image = self._files.look(job.disk.path)
-        if image is None or image != job.image:
+        if image is None or (image.place, image.mark) != (job.image.place, job.image.mark):
             raise Busy(f"The disk image {job.disk.path!r}", "it was written to meanwhile")
 
     def _name(self, job: _Job, note: Note) -> Note:
@@ -274,13 +276,8 @@ class Convert:
         self._write(note)
         self._observer.step("name")
         self._files.place(partial, job.new_path)
-        found = self._files.look(job.new_path)
-        seen = self._files.look(self._files.real_path(job.new_source))
-        if found is None or seen is None or seen.place != found.place:
-            raise job.guard.refuse(
-                f"the new image {job.new_path!r} is not found under {job.new_source!r}",
-                "Look for another file of this name in the share.",
-            )
+        made = job.guard.check_file(job.new_source, job.new_path)
+        job.guard.check_found(job.new_source, job.new_path, made)
         note = replace(note, stage=Stage.SWITCHING, new=self._mark(job.new_path))
         self._write(note)
         return note

@@ -12,7 +12,7 @@ from vm_babysitter.domain.conversion import (
     note_path,
 )
 from vm_babysitter.domain.vm import Disk, Vm
-from vm_babysitter.engine.conversion import Converted, ConvertTools, Guard, Switch, find_disk
+from vm_babysitter.engine.conversion import Converted, ConvertTools, Guard, Switch, claimed_disk
 
 
 class ConvertBack:
@@ -37,8 +37,7 @@ class ConvertBack:
                 and both are whole.
         """
         self._tools.observer.step("look")
-        vm, disk = find_disk(self._tools.hypervisor, name, target)
-        with self._files.claim(vm.uuid):
+        with claimed_disk(self._tools, name, target) as (vm, disk):
             guard = Guard(self._tools, vm, disk)
             switch = Switch(self._tools, guard)
             note = self._note(vm, disk, guard)
@@ -47,6 +46,7 @@ class ConvertBack:
             guard.check_vm()
             old = guard.check_file(note.old_source, note.old_path)
             new = guard.check_file(note.new_source, note.new_path)
+            guard.check_found(note.old_source, note.old_path, old)
             guard.check_unused(note.new_path, new)
             guard.check_unused(note.old_path, old)
             if not lose_changes and not self._same(note, old, new):
@@ -56,8 +56,13 @@ class ConvertBack:
                     "Leave it as it is, or give up what was written since: "
                     "`convert --undo --lose-changes`. The qcow2 image is kept either way.",
                 )
+            if old.size < note.old.size:
+                raise guard.refuse(
+                    f"its old image {note.old_source!r} is shorter than it was, so it is not whole",
+                    "Leave the disk as it is.",
+                )
             self._tools.cancel.check()
-            note = switch.back(note, new)
+            note = switch.back(note, old, new)
         self._tools.observer.step("done")
         return _result(note)
 
