@@ -97,6 +97,28 @@ def test_only_plain_files_are_removed(image: Path) -> None:
     assert not image.exists()
 
 
+def test_a_link_in_the_place_of_a_new_file_leads_to_nothing(image: Path) -> None:
+    """Others may write to the folder of the images, too."""
+    victim, link = image.with_name("victim"), image.with_name("link")
+    victim.touch(0o600)
+    link.symlink_to(victim)
+    image.chmod(0o666)
+    with pytest.raises(ConversionFailed):
+        FILES.dress(str(link), str(image))
+    assert victim.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_note_that_is_no_plain_file_is_not_waited_for(image: Path) -> None:
+    pipe = image.with_name("pipe")
+    os.mkfifo(pipe)
+    link = image.with_name("link")
+    link.symlink_to(image)
+    for path in (pipe, link):
+        with pytest.raises(ConversionFailed, match="no plain file"):
+            FILES.read_note(str(path))
+    assert FILES.read_note(str(image.with_name("nothing"))) is None
+
+
 def test_every_write_changes_what_is_told_of_a_file(image: Path) -> None:
     seen = [FILES.look(str(image))]
     with image.open("r+b") as file:

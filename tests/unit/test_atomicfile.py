@@ -47,14 +47,12 @@ def test_files_are_for_their_owner_only_unless_told_otherwise(tmp_path: Path) ->
     assert modes == [0o600, 0o600, 0o640]
 
 
-def test_a_new_file_never_takes_the_place_of_another_unless_told(tmp_path: Path) -> None:
+def test_a_new_file_never_takes_the_place_of_another(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_new(path, NEW)
     with pytest.raises(FileExistsError):
         write_new(path, OLD)
     assert path.read_bytes() == NEW
-    write_new(path, OLD, replace=True)
-    assert path.read_bytes() == OLD
 
 
 def test_what_a_crash_left_beside_the_file_does_not_matter(tmp_path: Path) -> None:
@@ -62,6 +60,19 @@ def test_what_a_crash_left_beside_the_file_does_not_matter(tmp_path: Path) -> No
     write_atomically(tmp_path / "file", NEW)
     assert (tmp_path / "file").read_bytes() == NEW
     assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_a_link_that_lies_where_the_file_is_begun_leads_to_nothing(
+    tmp_path: Path, link: str
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(OLD)
+    getattr(tmp_path / ".file.tmp", link)(victim)
+    write_atomically(tmp_path / "file", NEW)
+    assert (victim.read_bytes(), (tmp_path / "file").read_bytes()) == (OLD, NEW)
+    assert not (tmp_path / "file").is_symlink()
+    assert names(tmp_path) == ["file", "victim"]
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Images that are converted, and the notes beside them: ``ports.ConversionFiles``."""
 
+import errno
 import os
 import socket
 import stat
@@ -20,6 +21,7 @@ from vm_babysitter.lib.atomicfile import fsync_directory, rename_new, write_atom
 
 T = TypeVar("T")
 _KIND = "conversion"
+_NOT_PLAIN = "it is no plain file"
 _BLOCK = 512  # what st_blocks counts, whatever the file system's blocks are
 
 
@@ -110,7 +112,7 @@ class LocalConversionFiles:
         """See the port."""
         if not os.path.lexists(path):
             return None
-        content = _failing(path, Path(path).read_bytes)
+        content = _failing(path, lambda: _read_plain(path))
         return documents.decode(content, _KIND, Note, Path(path))
 
     def write_note(self, path: str, note: Note) -> None:
@@ -119,9 +121,24 @@ class LocalConversionFiles:
         _failing(path, lambda: write_atomically(Path(path), content))
 
 
+def _read_plain(path: str) -> bytes:
+    """Read a file that others may have put there: a pipe, say, would be waited for."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise ConversionFailed(path, _NOT_PLAIN) from error
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - it is open already
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ConversionFailed(path, _NOT_PLAIN)
+        return file.read()
+
+
 def _dress(path: Path, like: Path) -> None:
     wanted = like.stat()
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fchown(descriptor, wanted.st_uid, wanted.st_gid)
         os.fchmod(descriptor, stat.S_IMODE(wanted.st_mode))

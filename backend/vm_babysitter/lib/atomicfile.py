@@ -19,7 +19,9 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        write_new(temporary, content, mode, replace=True)
+        # Whatever a crash, or somebody else, has left there: a link would lead elsewhere.
+        temporary.unlink(missing_ok=True)
+        write_new(temporary, content, mode)
         temporary.rename(path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -28,14 +30,14 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
     fsync_directory(path.parent)
 
 
-def write_new(path: Path, content: bytes, mode: int = 0o600, *, replace: bool = False) -> None:
+def write_new(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Write a file and have its content on stable storage.
 
     Raises:
-        FileExistsError: if it exists and ``replace`` is not set.
+        FileExistsError, OSError.
     """
-    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if replace else os.O_EXCL)
-    descriptor = os.open(path, flags | os.O_CLOEXEC, mode)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(path, flags, mode)
     try:
         view = memoryview(content)
         while view:
