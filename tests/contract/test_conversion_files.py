@@ -16,7 +16,7 @@ from tests.support.shares import UnraidMounts, unraid_mounts
 from vm_babysitter.adapters.conversion_files import LocalConversionFiles
 from vm_babysitter.adapters.image_lock import is_written
 from vm_babysitter.adapters.real_path import RealPath
-from vm_babysitter.domain.errors import Busy, ConversionFailed, NotConverted
+from vm_babysitter.domain.errors import Busy, ConversionFailed, Damaged, NotConverted
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.ports import DiskSource
 
@@ -114,7 +114,7 @@ def test_a_note_that_is_no_plain_file_is_not_waited_for(image: Path) -> None:
     link = image.with_name("link")
     link.symlink_to(image)
     for path in (pipe, link):
-        with pytest.raises(ConversionFailed, match="no plain file"):
+        with pytest.raises(Damaged, match="no plain file"):
             FILES.read_note(str(path))
     assert FILES.read_note(str(image.with_name("nothing"))) is None
 

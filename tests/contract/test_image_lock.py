@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -30,13 +31,21 @@ def image(tmp_path: Path) -> Path:
 @contextmanager
 def running(path: Path, *argv: str | Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program, from the moment on when it has ``path`` open for good."""
-    program = subprocess.Popen(argv)
-    try:
+    with ended(argv) as program:
         wait_until(lambda: program.poll() is not None or _serves(program.pid, path))
         yield program
-    finally:
-        program.kill()
-        program.wait()
+
+
+@contextmanager
+def ended(
+    argv: Sequence[str | Path], stdin: IO[bytes] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program that is killed at the end, also of a test that fails."""
+    with subprocess.Popen(argv, stdin=stdin) as program:
+        try:
+            yield program
+        finally:
+            program.kill()
 
 
 def _serves(pid: int, path: Path) -> bool:
@@ -102,24 +111,21 @@ def test_writer_of_a_block_device_is_seen(tmp_path: Path) -> None:
         assert not is_written(device)
         socket = tmp_path / "socket"
         argv = [*NBD, f"--socket={socket}", "--format=raw", str(device)]
-        with subprocess.Popen(argv) as program:
+        with ended(argv) as program:
             wait_until(lambda: socket.is_socket() and is_written(device))
             assert [holder.pid for holder in writers(device)] == [program.pid]
-            program.kill()
     finally:
         run("losetup", "--detach", str(device))
 
 
 def test_program_that_is_not_of_qemu_is_seen_by_its_open_file(image: Path) -> None:
-    with image.open("rb") as file, subprocess.Popen(["sleep", "60"], stdin=file) as reader:
+    with image.open("rb") as file, ended(["sleep", "60"], file):
         assert writers(image) == ()
-        reader.kill()
-    with image.open("r+b") as rw, subprocess.Popen(["sleep", "60"], stdin=rw) as writer:
+    with image.open("r+b") as rw, ended(["sleep", "60"], rw) as writer:
         rw.close()
         wait_until(lambda: [holder.program for holder in writers(image)] == ["sleep"])
         assert [str(holder) for holder in writers(image)] == [f"sleep (process {writer.pid})"]
         assert not is_written(image)
-        writer.kill()
 
 
 def test_writer_through_a_file_system_in_user_space_shows_by_its_server(

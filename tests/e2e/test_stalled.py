@@ -91,7 +91,7 @@ def test_ctrl_c_ends_the_command_though_neither_qemu_nor_libvirt_answers(
     finally:
         os.kill(pid, signal.SIGCONT)
     assert process.returncode == 130
-    assert "the next backup cleans up" in said
+    assert "the next run cleans up" in said
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "which was interrupted, was undone" in done.stderr

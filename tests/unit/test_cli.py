@@ -382,9 +382,9 @@ def test_a_plan_says_that_it_does_not_know_what_it_does_not_know(app: FakeApp) -
 @pytest.mark.parametrize(
     ("name", "command"),
     [
-        ("Windows 11", "vm-babysitter convert 'Windows 11' vda"),
-        ("-rf", "vm-babysitter convert -- -rf vda"),
-        ("it's $(x)", """vm-babysitter convert 'it'"'"'s $(x)' vda"""),
+        ("Windows 11", "convert 'Windows 11' vda"),
+        ("-rf", "convert -- -rf vda"),
+        ("it's $(x)", """convert 'it'"'"'s $(x)' vda"""),
     ],
 )
 def test_a_plan_names_the_converter_for_a_raw_disk(ram_path: Path, name: str, command: str) -> None:
@@ -392,7 +392,7 @@ def test_a_plan_names_the_converter_for_a_raw_disk(ram_path: Path, name: str, co
     app.world.disk.format = "raw"
     for _ in range(2):
         text = app.call("plan", "--", name).stdout
-        wanted = f"Disk vda can be converted so that only its changes are read: {command}\n"
+        wanted = f"while the VM is off: vm-babysitter --standalone {command}\n"
         assert wanted in text
         app.world.backup()
 

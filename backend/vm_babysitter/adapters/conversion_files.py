@@ -15,13 +15,13 @@ from vm_babysitter.adapters.real_path import RealPath, real_path
 from vm_babysitter.adapters.room import room
 from vm_babysitter.adapters.store import documents
 from vm_babysitter.domain.conversion import ImageFile, Note
-from vm_babysitter.domain.errors import Busy, ConversionFailed
+from vm_babysitter.domain.errors import Busy, ConversionFailed, Damaged
 from vm_babysitter.domain.space import Room
 from vm_babysitter.lib.atomicfile import fsync_directory, rename_new, write_atomically
 
 T = TypeVar("T")
 _KIND = "conversion"
-_NOT_PLAIN = "it is no plain file"
+_NOT_PLAIN = "it is no plain file", "Nothing of ours is that: move it away."
 _BLOCK = 512  # what st_blocks counts, whatever the file system's blocks are
 
 
@@ -129,10 +129,10 @@ def _read_plain(path: str) -> bytes:
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        raise ConversionFailed(path, _NOT_PLAIN) from error
+        raise Damaged(path, *_NOT_PLAIN) from error
     with open(descriptor, "rb") as file:  # noqa: PTH123 - it is open already
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ConversionFailed(path, _NOT_PLAIN)
+            raise Damaged(path, *_NOT_PLAIN)
         return file.read()
 
 

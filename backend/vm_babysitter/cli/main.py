@@ -246,10 +246,10 @@ def restore(
     _print(as_json, lambda: _restored(result), lambda: render.restore_text(result))
 
 
-@cli.command()
+@cli.command(short_help="Turn a raw disk into qcow2, whose changes can be tracked.")
 @click.argument("vm")
 @click.argument("disk")
-@click.option("--undo", is_flag=True, help="Give the disk its raw image back.")
+@click.option("--undo", is_flag=True, help="Give the disk the raw image back that it had.")
 @click.option(
     "--lose-changes",
     is_flag=True,
@@ -267,9 +267,11 @@ def convert(
     effort: Effort,
     as_json: bool,
 ) -> None:
-    """Turn the raw image of DISK (such as vda) of VM, which is off, into qcow2.
+    """Turn a raw disk of VM into qcow2, so that backups read only what changed.
 
-    Then its changes can be tracked, and backups read only those. The raw image is kept.
+    VM has to be off; DISK is what `vms` calls it, such as vda. The qcow2 image is made beside the
+    raw one, compared with it, and given to VM. The raw image is kept until you delete it, so there
+    must be room for both. If this is interrupted, run it again.
     """
     if lose_changes and not undo:
         raise click.UsageError("--lose-changes goes with --undo only.")

@@ -90,7 +90,7 @@ def plan_text(vm: Vm, planned: Planned) -> str:
     ]
     lines += [table(("DISK", "READS ABOUT", "HOW", "WHY"), rows), _cost_text(cost)]
     lines += [
-        f"Disk {c.target} can be converted so that only its changes are read: "
+        f"Disk {c.target} can be converted so that only its changes are read, while the VM is off: "
         + _convert_command(vm.name, c.target)
         for c in cost.disks
         if c.convertible
@@ -102,9 +102,10 @@ def _amount(amount: int | None) -> str:
     return "not known yet" if amount is None else format_bytes(amount)
 
 
-def _convert_command(vm: str, target: str) -> str:
+def _convert_command(vm: str, target: str, *options: str) -> str:
     options_end = ["--"] if vm.startswith("-") else []
-    return shlex.join(["vm-babysitter", "convert", *options_end, vm, target])
+    words = ["vm-babysitter", "--standalone", "convert", *options, *options_end, vm, target]
+    return shlex.join(words)
 
 
 def _cost(planned: Planned) -> Cost:
@@ -341,13 +342,11 @@ def convert_text(result: Converted) -> str:
             f"The qcow2 image {kept} is kept. Delete it, and the note "
             f"{click.format_filename(result.note)}, when you no longer need it."
         )
-    words = shlex.join([result.vm, result.disk])
-    dashes = "-- " if result.vm.startswith("-") else ""
     amount = f": {format_bytes(result.content_bytes)} of content" if result.content_bytes else ""
     return (
         f"Disk {result.disk!r} of VM {result.vm!r} is now qcow2{amount}, compared with the raw "
         f"image.\n  {image}\n"
         f"The raw image is kept until you delete it, best when the VM has run well for a while:\n"
         f"  {kept}\n"
-        f"To go back: vm-babysitter --standalone convert --undo {dashes}{words}"
+        f"To go back: {_convert_command(result.vm, result.disk, '--undo')}"
     )

@@ -14,7 +14,7 @@ from vm_babysitter.engine.cancel import Cancel
 GRACE = 10.0
 """Seconds that a job has for its cleaning up before the process ends all the same."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_LEFT = b"\nlibvirt or the backup folder does not answer; the next backup cleans up.\n"
+_LEFT = b"\nlibvirt or the backup folder does not answer; the next run cleans up.\n"
 
 
 @contextmanager
