@@ -117,6 +117,18 @@ def test_killed_after_the_switch_the_vm_has_the_new_image_and_the_next_run_says_
     assert "is qcow2 already" in world.convert(expect=1)
 
 
+def test_killed_after_the_switch_and_the_raw_image_deleted_the_only_image_is_kept(
+    world: RawWorld,
+) -> None:
+    killed(world, fault=die("return", "virDomain.updateDeviceFlags"))
+    world.raw.unlink()
+    assert "is now qcow2" in world.convert()
+    assert world.source() == (world.new, "qcow2")
+    world.assert_data()
+    assert "is not there" in world.undo("--lose-changes", expect=1)
+    world.assert_data()
+
+
 @pytest.mark.parametrize("fault", DONE, ids=str)
 def test_killed_when_all_is_done_all_is_done(world: RawWorld, fault: Fault) -> None:
     killed(world, fault=fault)

@@ -13,11 +13,14 @@ from tests.support.fakes.disk import FakeDisk
 from tests.support.fakes.observer import RecordingObserver
 from tests.support.house import BLOCK, GONE, House
 from tests.support.read_qcow2 import read_layers
-from vm_babysitter.domain.conversion import ImageFile, Stage
+from vm_babysitter.adapters.qemu.own_images import FileImages
+from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer
+from vm_babysitter.domain.conversion import ImageFile, Note, Stage
 from vm_babysitter.domain.errors import (
     BabysitterError,
     Busy,
     Cancelled,
+    ConversionFailed,
     Damaged,
     HypervisorUnreachable,
     NotConverted,
@@ -247,11 +250,42 @@ def test_space_is_looked_at_before_and_meanwhile(house: House) -> None:
     house.assert_raw()
 
 
+class FullDisk(FileImages):
+    """Takes no image."""
+
+    def qcow2(self, path: Path, size: int) -> Qcow2Writer:
+        path.touch()
+        raise StoreFailed(str(path), f"no room for {size} bytes")
+
+
 def test_a_full_disk_is_told_in_words_of_a_conversion(house: House) -> None:
-    house.images.fail["same_content"] = StoreFailed("x", "full")
-    with pytest.raises(StoreFailed):
-        house.convert()
+    tools = replace(house.tools(), own_images=FullDisk())
+    with pytest.raises(ConversionFailed, match="no room for"):
+        Convert(tools).run("vm", "vda")
     house.assert_raw()
+
+
+@pytest.mark.parametrize("stage", [Stage.COPYING, Stage.WHOLE, Stage.SWITCHING, Stage.DONE])
+def test_a_note_that_cannot_be_written_leaves_a_whole_image_and_the_next_run_goes_on(
+    house: House, stage: Stage
+) -> None:
+    write = house.files.write_note
+
+    def fail(path: str, note: Note) -> None:
+        if note.stage is stage:
+            raise ConversionFailed(path, "No space left on device")
+        write(path, note)
+
+    house.files.write_note = fail  # type: ignore[method-assign]
+    with pytest.raises(ConversionFailed):
+        house.convert()
+    if stage is Stage.DONE:
+        house.assert_new()
+    else:
+        house.assert_raw()
+    house.files.write_note = write  # type: ignore[method-assign]
+    house.convert()
+    house.assert_new()
 
 
 @pytest.mark.parametrize(
