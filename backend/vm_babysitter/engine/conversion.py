@@ -230,30 +230,29 @@ class Switch:
 
         Raises:
             Busy: one has, and the definition names the old image again.
-            NotConverted: both were written to, or another file has the old image's name.
+            NotConverted: which image is right cannot be told; the definition names the new one.
         """
         running = self._definitions.disk_source(note.vm_uuid, note.target, running=True)
-        on_old = running is not None and running.file != note.new_source
+        runs_on = None if running is None else running.file
         old, new = self._files.look(note.old_path), self._files.look(note.new_path)
         # Whoever has removed the old image since has nothing but the new one.
-        written = old is not None and old.mark != note.old
-        if on_old or (written and note.made(new)):
-            if not note.copied(old):
-                raise self._guard.refuse(
-                    f"{note.old_source!r} is not the image any more that was converted, and only "
-                    "you can say which is right",
-                    f"The definition names {note.new_source!r}; both are kept.",
-                )
-            self._exchange(note, old_to_new=False)
+        touched = old is not None and old.mark != note.old
+        on_old = runs_on == note.old_source or (runs_on is None and touched)
+        if on_old and note.copied(old) and note.made(new):
+            with self._files.fence(note.new_path):  # nor may one begin to use that
+                self._exchange(note, old_to_new=False)
             raise Busy(
                 f"VM {note.vm_name!r}",
                 "it was started with its old image meanwhile, and its definition names that again",
             )
-        if old is not None and not old.mark.same_content(note.old):
+        written = old is not None and not old.mark.same_content(note.old)
+        if written or runs_on not in {None, note.new_source}:
             raise self._guard.refuse(
-                f"both {note.old_source!r} and {note.new_source!r} were written to since the "
-                "conversion began, and only you can say which is right",
-                f"The definition names {note.new_source!r}; both are kept.",
+                f"{note.old_source!r} is in use, or was written to or replaced since the "
+                "conversion began, and only you can say whether that or "
+                f"{note.new_source!r} is right",
+                f"The definition names {note.new_source!r}, and nothing is deleted. If that is "
+                "wrong, give the VM the other one.",
             )
         done = replace(note, stage=Stage.DONE, switched=self._tools.clock.now())
         self._write(done)
