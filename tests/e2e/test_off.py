@@ -177,6 +177,20 @@ def test_layers_that_the_definition_ends_are_not_read_as_the_images_say(
     assert world.backup()["disks"][0]["written_bytes"] == 0
 
 
+def test_an_image_with_internal_snapshots_is_kept_fit_for_going_back(off: World) -> None:
+    image = off.vm.paths["vda"]
+    run("qemu-img", "snapshot", "-c", "before", str(image))
+    first = off.backup()
+    assert methods(first) == ["scan", "bitmap"]
+    off.boot()
+    off.change()
+    off.vm.stop()
+    run("qemu-img", "snapshot", "-a", "before", str(image))  # refused where bitmaps record
+    second = off.backup()
+    assert methods(second) == ["scan", "bitmap"]
+    assert_all(off)
+
+
 def test_a_saved_memory_is_told_and_left_alone(off: World) -> None:
     off.boot()
     off.host.call("managed_save", off.vm.name)

@@ -112,11 +112,16 @@ class EngineWorld:
         pace = Pace(None, self.cancel)
         return ReadTools(images, fingerprint, self.observer, self.cancel, pace)
 
-    def backup(self, *, force_full: bool = False) -> BackedUp:
+    def backup(self, *, force_full: bool = False, track_snapshots: bool = False) -> BackedUp:
         """Back the VM up a second later."""
         self.clock.advance(1)
         work = Backup(self.tools(), self._mortal(self.store))
-        return work.run(self.name, force_full=force_full, reread_runs=self.reread_runs)
+        return work.run(
+            self.name,
+            force_full=force_full,
+            reread_runs=self.reread_runs,
+            track_snapshots=track_snapshots,
+        )
 
     def backup_killed_at(self, step: str, *, force_full: bool = False) -> None:
         """Begin a backup in a process that is killed with ``kill -9`` when a step begins."""

@@ -22,18 +22,15 @@ from tests.support.points import (
     point_disk,
     tracked_disk,
 )
-from vm_babysitter.domain.backup_plan import (
-    Distrust,
-    live_chain,
-    plan_backup,
-    removable_bitmaps,
-)
+from vm_babysitter.domain.backup_plan import Distrust, plan_backup
+from vm_babysitter.domain.bitmaps import removable_bitmaps
 from vm_babysitter.domain.chain import (
     MAX_POINTS,
     Chain,
     Method,
     StoredPoint,
     UnreadablePoint,
+    live_chain,
 )
 from vm_babysitter.domain.vm import Bitmap, DiskKind, DiskState, DiskVerdict, judge_disk
 

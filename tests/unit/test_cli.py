@@ -345,7 +345,7 @@ def test_a_plan_says_what_and_why_and_changes_nothing(app: FakeApp) -> None:
             }
         ],
     }
-    assert "It reads about 128 KiB, which takes about 0.0 s (assuming 150 MB/s)." in text
+    assert "It reads about 128 KiB, which takes less than a second (assuming 150 MB/s)." in text
     assert "convert" not in text
 
 

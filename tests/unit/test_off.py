@@ -103,6 +103,31 @@ def test_after_a_hard_end_it_is_compared_and_gets_a_sound_bitmap(off: EngineWorl
     assert method(result) is Method.BITMAP
 
 
+@pytest.mark.parametrize("agreed", [False, True])
+def test_tracking_goes_out_of_an_image_with_internal_snapshots(
+    off: EngineWorld, agreed: bool
+) -> None:
+    off.disk.internal_snapshots = 1
+    result = off.backup(track_snapshots=agreed)
+    exact(off, result)
+    assert method(result) is (Method.BITMAP if agreed else Method.SCAN)
+    assert len(off.bitmaps() - {FOREIGN}) == agreed
+    off.vm.start()
+    off.disk.write(3 * BLOCK, b"later")
+    exact(off, off.backup(track_snapshots=agreed))
+
+
+def test_what_cannot_be_removed_is_told_and_harms_nothing(off: EngineWorld) -> None:
+    off.disk.internal_snapshots = 1
+    off.offline_bitmaps.fail["remove"] = Busy("The disk image 'x'", "another has it open")
+    result = off.backup()
+    assert method(result) is Method.SCAN
+    assert any("another has it open" in note for note in off.observer.notes)
+    del off.offline_bitmaps.fail["remove"]
+    off.disk.write(0, b"x")
+    exact(off, off.backup())
+
+
 def test_without_a_bitmap_the_disk_is_compared_next_time(world: EngineWorld) -> None:
     world.vm.stop()
     world.offline_bitmaps.fail["add"] = CommandFailed("qemu-img", 1, "no space {left}")

@@ -118,8 +118,10 @@ def _cost_text(cost: Cost) -> str:
     least = "" if cost.complete else "at least "
     assumed = f"assuming {cost.bytes_per_second / 1e6:.0f} MB/s"
     speed = "at the speed of the last backup" if cost.measured else assumed
-    amount, time = format_bytes(cost.read_bytes), format_duration(cost.seconds)
-    return f"It reads {least}about {amount}, which takes about {time} ({speed})."
+    amount, time = format_bytes(cost.read_bytes), f"about {format_duration(cost.seconds)}"
+    if cost.seconds < 1:
+        time = "less than a second"
+    return f"It reads {least}about {amount}, which takes {time} ({speed})."
 
 
 def plan_data(vm: Vm, planned: Planned) -> dict[str, Any]:

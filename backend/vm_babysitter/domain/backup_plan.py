@@ -1,24 +1,21 @@
 """What the next backup of a VM does, disk by disk, and why. Pure."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from vm_babysitter.domain.chain import (
     MAX_POINTS,
     Chain,
-    ChainState,
     Checkpoint,
     Method,
     Point,
     PointDisk,
-    checkpoint_prefix,
 )
 from vm_babysitter.domain.hardware import changed_disk, gone_disks, newly_encrypted
 from vm_babysitter.domain.space import sees_errors
 from vm_babysitter.domain.vm import (
     Access,
-    Bitmap,
     Disk,
     DiskState,
     DiskVerdict,
@@ -87,15 +84,6 @@ class Distrust:
 
     target: str
     bitmap: str
-
-
-def live_chain(chains: Sequence[Chain]) -> Chain | None:
-    """Return the chain that grows: the youngest live one.
-
-    One that never got a point does not count: what it has is an attempt, to be undone.
-    """
-    live = [c for c in chains if c.state is ChainState.LIVE and (c.points or c.unreadable)]
-    return max(live, key=lambda chain: chain.directory, default=None)
 
 
 def plan_backup(  # noqa: PLR0913
@@ -342,65 +330,3 @@ def _bitmap_problem(layers: Sequence[Layer], name: str, *, distrust: bool) -> st
         if not bitmap.recording and depth == 0:
             return "the change tracking was switched off"
     return ""
-
-
-def removable_bitmaps(
-    states: Sequence[DiskState],
-    chains: Sequence[Chain],
-    keep: int = 2,
-    *,
-    track_snapshots: bool = False,
-) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Say which of our bitmaps on a VM's disks serve nothing any more.
-
-    Kept are those of the ``keep`` newest committed points of the live chain that have one of
-    the disk, unless they are damaged: such ones are of no use, and as long as they are there
-    QEMU refuses to resize the disk. None is kept on a disk whose image holds internal snapshots,
-    unless the user wants that (``track_snapshots``): QEMU refuses to go back to a snapshot of an
-    image with bitmaps. Only names that carry the id of one of ``chains`` are ever given: others
-    are not provably ours.
-
-    Returns (checkpoint name, targets that have it), sorted by name.
-    """
-    live = live_chain(chains)
-    points = [] if live is None else [stored.point for stored in live.points]
-    points.sort(key=lambda point: point.seq)
-    kept: dict[str, list[str]] = {}  # by target, the newest last
-    for checkpoint in (p.checkpoint for p in points if p.checkpoint):
-        for target in checkpoint.disks:
-            kept.setdefault(target, []).append(checkpoint.bitmap(target))
-    prefixes = tuple(checkpoint_prefix(chain.id) for chain in chains)
-
-    def useless(state: DiskState, bitmap: Bitmap) -> bool:
-        if not bitmap.name.startswith(prefixes):
-            return False
-        in_the_way = bool(state.internal_snapshots) and not track_snapshots
-        newest = kept.get(state.target, [])[-keep:]
-        return in_the_way or bitmap.name not in newest or bitmap.inconsistent
-
-    return _bitmaps(states, useless)
-
-
-def bitmaps_of(
-    states: Sequence[DiskState], checkpoint: str
-) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Find the bitmaps of an attempt's checkpoint, whatever disks they are on now.
-
-    Returns (bitmap's name, targets that have it), sorted by name.
-    """
-    return _bitmaps(states, lambda _, b: belongs_to(b.name, checkpoint))
-
-
-def belongs_to(bitmap: str, checkpoint: str) -> bool:
-    """Whether a bitmap of this name was made by the attempt with this checkpoint."""
-    return bitmap == checkpoint or bitmap.startswith(f"{checkpoint}-")
-
-
-def _bitmaps(
-    states: Sequence[DiskState], wanted: Callable[[DiskState, Bitmap], bool]
-) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    found: dict[str, list[str]] = {}
-    for state in states:
-        for name in {b.name for layer in state.layers for b in layer.bitmaps if wanted(state, b)}:
-            found.setdefault(name, []).append(state.target)
-    return tuple((name, tuple(targets)) for name, targets in sorted(found.items()))

@@ -1,6 +1,6 @@
 """Chains and restore points: what has been backed up."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -317,6 +317,15 @@ class Attempt:
     def directory(self) -> str:
         """The name of the directory the point is made in."""
         return point_directory(self.seq, self.level)
+
+
+def live_chain(chains: Sequence[Chain]) -> Chain | None:
+    """Return the chain that grows: the youngest live one.
+
+    One that never got a point does not count: what it has is an attempt, to be undone.
+    """
+    live = [c for c in chains if c.state is ChainState.LIVE and (c.points or c.unreadable)]
+    return max(live, key=lambda chain: chain.directory, default=None)
 
 
 def layers_after(

@@ -6,6 +6,7 @@ from datetime import datetime
 from functools import partial
 
 from vm_babysitter.domain.backup_plan import Distrust
+from vm_babysitter.domain.bitmaps import bitmaps_in_the_way
 from vm_babysitter.domain.chain import (
     Attempt,
     Chain,
@@ -193,13 +194,15 @@ class Backup:
         Raises:
             Busy: it does not come to rest.
         """
-        vm, waited = self._tools.hypervisor.vm(name), 0.0
+        hypervisor, waited = self._tools.hypervisor, 0.0
+        vm = hypervisor.vm(name)
         while access_of(vm.state) is Access.WAIT:
-            if waited >= _PATIENCE:
-                raise Busy(f"VM {vm.name!r}", f"it is {vm.state}")
-            self._tools.cancel.wait(_POLL)
-            waited += _POLL
-            vm = self._tools.hypervisor.vm(vm.uuid)
+            while access_of(hypervisor.power(vm.uuid)) is Access.WAIT:
+                if waited >= _PATIENCE:
+                    raise Busy(f"VM {vm.name!r}", f"it is {vm.state}")
+                self._tools.cancel.wait(_POLL)
+                waited += _POLL
+            vm = hypervisor.vm(vm.uuid)
         return vm
 
     def _adopt(self, vm: Vm, wishes: _Wishes) -> Planned:
@@ -256,17 +259,25 @@ class Backup:
             ran=vm.state is PowerState.RUNNING,
         )
 
-    def _source(self, vm: Vm, planned: Planned, attempt: Attempt) -> Source:
+    def _source(self, vm: Vm, planned: Planned, attempt: Attempt, wishes: _Wishes) -> Source:
         plans = planned.plan.disks
-        if access_of(vm.state) is Access.OFF:
-            return OffSource(self._tools, self._space, vm, plans, attempt)
-        return LiveSource(self._tools, self._space, self._reconciler, vm, plans, attempt)
+        if access_of(vm.state) is Access.LIVE:
+            return LiveSource(self._tools, self._space, self._reconciler, vm, plans, attempt)
+        reachable = {disk.target for disk in vm.disks if disk.direct}
+        tops = [
+            replace(state, layers=state.layers[:1])
+            for target, state in planned.states.items()
+            if target in reachable
+        ]
+        chains, tracked = self._store.chains(vm.uuid), wishes.track_snapshots
+        in_the_way = bitmaps_in_the_way(tops, chains, track_snapshots=tracked)
+        return OffSource(self._tools, self._space, vm, plans, attempt, in_the_way)
 
     def _attempt(
         self, vm: Vm, planned: Planned, chain: Chain, attempt: Attempt, wishes: _Wishes
     ) -> _Made:
         draft = self._store.begin(chain, attempt)
-        source = self._source(vm, planned, attempt)
+        source = self._source(vm, planned, attempt, wishes)
         source.prepare()
         beside = Beside(self._tools, vm.uuid, first=planned.plan.new_chain)
         taken = source.begin()

@@ -4,8 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vm_babysitter.domain.backup_plan import live_chain
-from vm_babysitter.domain.chain import Chain, Point, PointDisk, disk_layers
+from vm_babysitter.domain.chain import Chain, Point, PointDisk, disk_layers, live_chain
 from vm_babysitter.domain.errors import Damaged, InvalidInput, PointNotFound, VmNotFound
 from vm_babysitter.ports import Store, StoredVm
 

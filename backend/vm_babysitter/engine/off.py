@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vm_babysitter.domain.backup_plan import DiskPlan
-from vm_babysitter.domain.chain import Attempt, bitmap_name, checkpoint_prefix
+from vm_babysitter.domain.bitmaps import Found
+from vm_babysitter.domain.chain import Attempt, bitmap_name
 from vm_babysitter.domain.errors import BabysitterError, ImageUnreadable, VmInUse
 from vm_babysitter.domain.offline import Evidence, changed_image
 from vm_babysitter.domain.vm import Access, Disk, Vm, access_of
@@ -35,12 +36,15 @@ class OffSource:
         vm: Vm,
         plans: Sequence[DiskPlan],
         attempt: Attempt,
+        in_the_way: Found = (),
     ) -> None:
+        """``in_the_way`` are bitmaps to be removed, see ``bitmaps_in_the_way``."""
         self._tools = tools
         self._space = space
         self._vm = vm
         self._plans = plans
         self._attempt = attempt
+        self._in_the_way = in_the_way
         self._definition = {disk.target: disk for disk in vm.disks}
         self._disks: dict[str, OfflineDisk] = {}
         self._warnings: list[str] = []
@@ -53,6 +57,7 @@ class OffSource:
     def begin(self) -> Taken:
         """Put down a bitmap where none is left, then fix the stamps of all images."""
         tools, uuid = self._tools, self._vm.uuid
+        self._clear_the_way()
         tracked = [plan.target for plan in self._plans if plan.track and self._track(plan)]
         tools.observer.step("begin")
         mark = beside_mark(tools.sight, uuid)  # what is changed after this counts as changed
@@ -73,22 +78,31 @@ class OffSource:
             evidence=Evidence({t: disk.stamps for t, disk in self._disks.items()}, mark),
         )
 
+    def _clear_the_way(self) -> None:
+        """Remove bitmaps of ours that keep the user from something; what fails can wait."""
+        for name, targets in self._in_the_way:
+            for target in targets:
+                self._check_off()
+                self._tools.observer.step(f"clear {target}")
+                try:
+                    self._tools.bitmaps.remove(self._image(target), name)
+                except BabysitterError as error:
+                    self._tools.observer.note(f"Change tracking stays in disk {target}: {error}")
+
+    def _image(self, target: str) -> Path:
+        """Return the image on top of a disk."""
+        return Path(self._definition[target].path)
+
     def _track(self, plan: DiskPlan) -> bool:
         """Write a new bitmap: in a short call, before anything is read.
 
         A bitmap that is made later than a read would miss what a VM started in between wrote.
-        Damaged ones of ours make room for it: while they are there, QEMU does not resize the
-        disk. Without a bitmap the next backup compares the whole disk, no more.
+        Without a bitmap the next backup compares the whole disk, no more.
         """
         self._check_off()
-        state = self._tools.offline.look(self._definition[plan.target]).state
-        image = Path(state.layers[0].path)
-        prefix = checkpoint_prefix(self._attempt.chain_id)
+        image = self._image(plan.target)
         self._tools.observer.step(f"track {plan.target}")
         try:
-            for bitmap in state.layers[0].bitmaps:
-                if bitmap.inconsistent and bitmap.name.startswith(prefix):
-                    self._tools.bitmaps.remove(image, bitmap.name)
             self._tools.bitmaps.add(image, bitmap_name(self._attempt.checkpoint, plan.target))
         except BabysitterError as error:
             self._warnings.append(f"disk {plan.target} has no change tracking: {error.message}")
@@ -99,7 +113,8 @@ class OffSource:
         found = self._tools.offline.look(self._definition[plan.target])
         if plan.since is not None:
             bitmap = found.state.layers[0].bitmap(plan.since.name)
-            if bitmap is None or bitmap.inconsistent or len(found.state.layers) > 1:
+            healthy = bitmap is not None and bitmap.recording and not bitmap.inconsistent
+            if not healthy or len(found.state.layers) > 1:
                 raise VmInUse(self._vm.name, f"the image of disk {plan.target} was changed")
         self._check_unwritten(found)
         return found

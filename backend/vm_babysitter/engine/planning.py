@@ -3,8 +3,8 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from vm_babysitter.domain.backup_plan import BackupPlan, Distrust, live_chain, plan_backup
-from vm_babysitter.domain.chain import Chain, Point, disk_layers
+from vm_babysitter.domain.backup_plan import BackupPlan, Distrust, plan_backup
+from vm_babysitter.domain.chain import Chain, Point, disk_layers, live_chain
 from vm_babysitter.domain.errors import Busy, PointDamaged, VmNotEligible
 from vm_babysitter.domain.sharing import shared_with
 from vm_babysitter.domain.vm import (

@@ -3,13 +3,8 @@
 import threading
 from pathlib import Path
 
-from vm_babysitter.domain.backup_plan import (
-    belongs_to,
-    bitmaps_of,
-    live_chain,
-    removable_bitmaps,
-)
-from vm_babysitter.domain.chain import Attempt, Chain, ChainState, checkpoint_prefix
+from vm_babysitter.domain.bitmaps import belongs_to, bitmaps_of, removable_bitmaps
+from vm_babysitter.domain.chain import Attempt, Chain, ChainState, checkpoint_prefix, live_chain
 from vm_babysitter.domain.errors import BabysitterError
 from vm_babysitter.domain.vm import (
     Access,

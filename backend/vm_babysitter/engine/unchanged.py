@@ -3,8 +3,8 @@
 from dataclasses import replace
 from datetime import datetime
 
-from vm_babysitter.domain.backup_plan import BackupPlan, live_chain
-from vm_babysitter.domain.chain import Chain, Method, Point, PointDisk
+from vm_babysitter.domain.backup_plan import BackupPlan
+from vm_babysitter.domain.chain import Chain, Method, Point, PointDisk, live_chain
 from vm_babysitter.domain.errors import ImageUnreadable
 from vm_babysitter.domain.offline import Current, Evidence, is_same, is_settled
 from vm_babysitter.domain.vm import Access, access_of

@@ -2,7 +2,6 @@
 
 import json
 import os
-import stat
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext, suppress
@@ -16,31 +15,28 @@ import libvirt_qemu
 from vm_babysitter.adapters.libvirt import agent, qmp, xml
 from vm_babysitter.adapters.libvirt.belongings import find_belongings, usual_tpm_roots
 from vm_babysitter.adapters.libvirt.connection import Connection
+from vm_babysitter.adapters.libvirt.describe import (
+    Probe,
+    Resolve,
+    describe,
+    describe_if_there,
+    power_of,
+)
 from vm_babysitter.adapters.libvirt.errors import translated
-from vm_babysitter.adapters.real_path import RealPath, real_path
+from vm_babysitter.adapters.real_path import real_path
 from vm_babysitter.domain.agent import AgentAnswer
 from vm_babysitter.domain.chain import Checkpoint
-from vm_babysitter.domain.errors import Busy, ImageUnreadable, ScratchUnfit, VmNotFound
-from vm_babysitter.domain.vm import Disk, DiskKind, DiskState, PowerState, Vm
+from vm_babysitter.domain.errors import Busy, ScratchUnfit, VmNotFound
+from vm_babysitter.domain.vm import DiskKind, DiskState, PowerState, Vm
 from vm_babysitter.ports import (
     ActiveJob,
     BackupRequest,
     Belongings,
     Export,
-    ImageInfo,
     JobKind,
     Moment,
 )
 
-_STATES = {
-    libvirt.VIR_DOMAIN_RUNNING: PowerState.RUNNING,
-    libvirt.VIR_DOMAIN_BLOCKED: PowerState.RUNNING,
-    libvirt.VIR_DOMAIN_PAUSED: PowerState.PAUSED,
-    libvirt.VIR_DOMAIN_SHUTDOWN: PowerState.SHUTTING_DOWN,
-    libvirt.VIR_DOMAIN_SHUTOFF: PowerState.OFF,
-    libvirt.VIR_DOMAIN_CRASHED: PowerState.CRASHED,
-    libvirt.VIR_DOMAIN_PMSUSPENDED: PowerState.SUSPENDED,
-}
 _REDEFINE = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE
 _VALIDATE = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE
 _METADATA_ONLY = libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY
@@ -49,12 +45,6 @@ _NO_JOB = libvirt.VIR_DOMAIN_JOB_NONE
 _JOB_END_SECONDS = 100.0
 """libvirt 9.0 can be blocked for 30 s by an agent that comes or goes during a job."""
 _JOB_POLL_SECONDS = 0.02
-
-
-Probe = Callable[[Path], ImageInfo]
-"""Describes an image file by its content. Raises ImageUnreadable."""
-Resolve = Callable[[str], RealPath]
-"""Says which file a path of a definition stands for."""
 
 
 class LibvirtHypervisor:
@@ -88,7 +78,7 @@ class LibvirtHypervisor:
         flags = libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT
         with translated("Listing the VMs", uri=self._connection.uri):
             domains = self._connection.handle.listAllDomains(flags)
-            found = [_describe_if_there(domain, self._resolve, probe) for domain in domains]
+            found = [describe_if_there(domain, self._resolve, probe) for domain in domains]
             return tuple(sorted((vm for vm in found if vm is not None), key=lambda vm: vm.name))
 
     def vm(self, name: str) -> Vm:
@@ -105,14 +95,14 @@ class LibvirtHypervisor:
             for lookup in (handle.lookupByName, handle.lookupByUUIDString):
                 domain = _look_up(lookup, name)
                 if domain is not None and domain.isPersistent():
-                    return _describe(domain, self._resolve, probe)
+                    return describe(domain, self._resolve, probe)
         raise VmNotFound(name)
 
     def power(self, uuid: str) -> PowerState:
         """See the port."""
         try:
             with translated("Asking for the VM's state", uuid, self._connection.uri):
-                return _power(self._domain(uuid))
+                return power_of(self._domain(uuid))
         except VmNotFound:
             return PowerState.OFF
 
@@ -120,7 +110,7 @@ class LibvirtHypervisor:
         """See the port."""
         with translated("Having the VM go on", uuid, self._connection.uri):
             domain = self._domain(uuid)
-            if _power(domain) is PowerState.STUCK:
+            if power_of(domain) is PowerState.STUCK:
                 domain.resume()
 
     def definition(self, uuid: str) -> str:
@@ -285,70 +275,6 @@ class LibvirtHypervisor:
         return self._connection.handle.lookupByUUIDString(uuid)
 
 
-def _describe_if_there(
-    domain: libvirt.virDomain, resolve: Resolve, probe: Probe | None
-) -> Vm | None:
-    """Describe a VM that may have been removed since it was listed."""
-    try:
-        return _describe(domain, resolve, probe)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-            raise
-        return None
-
-
-def _describe(domain: libvirt.virDomain, resolve: Resolve, probe: Probe | None) -> Vm:
-    disks = xml.parse_disks(domain.XMLDesc(0))
-    return Vm(
-        uuid=domain.UUIDString(),
-        name=domain.name(),
-        state=_power(domain),
-        disks=tuple(_look_at(disk, resolve, probe) for disk in disks),
-    )
-
-
-def _look_at(definition: xml.DiskDefinition, resolve: Resolve, probe: Probe | None) -> Disk:
-    info, unreadable, place = None, "", RealPath("", direct=True)
-    if definition.source_type in {"file", "block"}:
-        place = resolve(definition.source)
-        if definition.kind is DiskKind.DISK and probe is not None:
-            try:
-                info = probe(Path(place.path))
-            except ImageUnreadable as error:
-                unreadable = error.reason
-    return Disk(
-        target=definition.target,
-        kind=definition.kind,
-        source_type=definition.source_type,
-        source=definition.source,
-        path=place.path,
-        read_only=definition.read_only,
-        shareable=definition.shareable,
-        transient=definition.transient,
-        declared_format=definition.driver_format,
-        real_format="" if info is None else info.format,
-        virtual_size=0 if info is None else info.virtual_size,
-        allocated=None if info is None else info.allocated,
-        compat="" if info is None else info.compat,
-        data_file="" if info is None else info.data_file,
-        encrypted=definition.encrypted,
-        file_id=_file_id(place.path),
-        unreadable=unreadable,
-        error_policy=definition.error_policy,
-        alias=definition.alias,
-        direct=place.direct,
-        beneath=definition.beneath,
-        partial=definition.partial,
-    )
-
-
-def _power(domain: libvirt.virDomain) -> PowerState:
-    state, reason = domain.state()
-    if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
-        return PowerState.STUCK
-    return _STATES.get(state, PowerState.UNKNOWN)
-
-
 def _look_up(lookup: Callable[[str], libvirt.virDomain], word: str) -> libvirt.virDomain | None:
     try:
         return lookup(word)
@@ -419,19 +345,6 @@ def _identity(path: str) -> str:
         return f"inode:{Path(path).stat().st_ino}"
     except OSError:
         return ""
-
-
-def _file_id(path: str) -> str:
-    """Return what is equal for two paths that name one file, or one device, at the same time."""
-    try:
-        found = Path(path).stat() if path else None
-    except OSError:
-        found = None
-    if found is None:
-        return ""
-    if stat.S_ISBLK(found.st_mode):
-        return f"device:{found.st_rdev}"
-    return f"file:{found.st_dev}:{found.st_ino}"
 
 
 def _dotted(version: int) -> str:

@@ -12,7 +12,7 @@ from vm_babysitter.domain.chain import (
     StoredPoint,
     UnreadablePoint,
 )
-from vm_babysitter.domain.errors import Damaged
+from vm_babysitter.domain.errors import Damaged, UnsupportedFormat
 from vm_babysitter.domain.offline import Current
 
 
@@ -61,7 +61,7 @@ def _noted(path: Path) -> Current | None:
     """Read until when the newest point is current. Where nothing tells, the disks are read."""
     try:
         return documents.read(path / layout.CURRENT_FILE, "current", Current)
-    except Damaged:
+    except (Damaged, UnsupportedFormat):
         return None
 
 
