@@ -12,7 +12,8 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import libvirt
 import libvirt_qemu
@@ -23,6 +24,12 @@ _REMOVE_ALL = (
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+_MIGRATE = (
+    libvirt.VIR_MIGRATE_LIVE
+    | libvirt.VIR_MIGRATE_PEER2PEER
+    | libvirt.VIR_MIGRATE_PERSIST_DEST
+    | libvirt.VIR_MIGRATE_UNSAFE  # libvirt takes no local file system for a shared one
 )
 _STATES = {
     libvirt.VIR_DOMAIN_RUNNING: "running",
@@ -114,6 +121,44 @@ class Operations:
         """The same of a VM whose QEMU may not answer."""
         number = self._connection.lookupByName(name).state()[0]
         return _STATES.get(number, str(number))
+
+    def migrate(self, name: str, to: str, place: str, options: Mapping[str, Any]) -> None:
+        """Have a VM's own QEMU send it to another libvirt, where the VM is defined, too.
+
+        Args:
+            name: the VM.
+            to: URI of the other libvirt.
+            place: a path for sockets between the two QEMUs.
+            options: ``texts``, what is written otherwise in the definition over there;
+                ``speed`` in MiB a second; ``flags`` beside those that are always given.
+        """
+        domain = self._domain(name)
+
+        def over_there(flags: int) -> str:
+            text = str(domain.XMLDesc(flags | libvirt.VIR_DOMAIN_XML_SECURE))
+            for here, there in options["texts"].items():
+                text = text.replace(here, there)
+            return text
+
+        parameters: dict[str, object] = {
+            libvirt.VIR_MIGRATE_PARAM_URI: f"unix://{place}",
+            libvirt.VIR_MIGRATE_PARAM_DEST_XML: over_there(libvirt.VIR_DOMAIN_XML_MIGRATABLE),
+            libvirt.VIR_MIGRATE_PARAM_PERSIST_XML: over_there(libvirt.VIR_DOMAIN_XML_INACTIVE),
+            libvirt.VIR_MIGRATE_PARAM_BANDWIDTH: options["speed"],
+        }
+        if options["flags"] & libvirt.VIR_MIGRATE_NON_SHARED_DISK:
+            parameters[libvirt.VIR_MIGRATE_PARAM_DISKS_URI] = f"unix://{place}-disks"
+        domain.migrateToURI3(to, parameters, _MIGRATE | options["flags"])
+
+    def is_migrating(self, name: str) -> bool:
+        """Whether a VM's memory is being sent to another host."""
+        job = self._connection.lookupByName(name).jobStats()
+        sends = job.get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
+        return bool(sends and job.get("memory_total", 0) > 0)
+
+    def hurry_migration(self, name: str) -> None:
+        """Let a migration go as fast as it can."""
+        self._connection.lookupByName(name).migrateSetMaxSpeed(1000)
 
     def xml(self, name: str, inactive: bool) -> str:
         flags = libvirt.VIR_DOMAIN_XML_INACTIVE if inactive else 0

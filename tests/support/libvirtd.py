@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 from tests.support.libvirt_host import Worker, kill_and_wait, kill_emulators, write_qemu_conf
@@ -45,6 +46,7 @@ class PrivateLibvirtd:
             f'unix_sock_dir = "{root}/run"\n'
             'auth_unix_rw = "none"\n'
             'auth_unix_ro = "none"\n'
+            f'host_uuid = "{uuid.uuid4()}"\n'  # nothing migrates to a host of the same one
             f'log_outputs = "3:file:{root}/log/libvirtd.log"\n'
         )
 

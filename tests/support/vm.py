@@ -161,6 +161,14 @@ class TestVm:
         """``running``, ``paused``, ``shutoff`` or ``crashed``, as libvirt sees it."""
         return cast(str, self.host.call("state", self.name))
 
+    def socket_on(self, host: LibvirtHost) -> Path:
+        """Where the tests' own QMP socket lies when the VM runs on this host."""
+        return host.root / self._socket.parent.name / self._socket.name
+
+    def move_to(self, host: LibvirtHost) -> None:
+        """Talk to the VM on another host, where it runs or is defined now."""
+        self.host, self._socket = host, self.socket_on(host)
+
     def monitor(self) -> Qmp:
         """Open the QMP socket that the tests have beside libvirt's."""
         return Qmp(self._socket)

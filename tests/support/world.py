@@ -67,7 +67,7 @@ class World:
         self.folder = folder
         self.disks = folder / "disks: a, b"
         self.store = folder / "store, of: \"x\" 'y'"
-        self.runtime = Path(str(host.root / f"runtime-{os.getpid()}-{folder.name[-24:]}"))
+        self.runtime = self._runtime_on(host)
         for path in (self.disks, self.store, folder / "references"):
             path.mkdir(parents=True)
         self.vm = TestVm(host, self.disks, name, disks, devices, nvram)
@@ -85,6 +85,14 @@ class World:
     def boot(self) -> None:
         """Start the VM; one that runs takes seconds of a processor for its firmware."""
         self.vm.start(running=self.power == "running")
+
+    def move_to(self, host: PrivateLibvirtd) -> None:
+        """Go on at another host; the store is the same."""
+        self.host, self.runtime = host, self._runtime_on(host)
+        self.vm.move_to(host)
+
+    def _runtime_on(self, host: PrivateLibvirtd) -> Path:
+        return host.root / f"runtime-{os.getpid()}-{self.folder.name[-24:]}"
 
     def arguments(self, *arguments: str, faults: Sequence[Fault] = ()) -> list[str]:
         """The command line of the product, with faults to happen in it."""

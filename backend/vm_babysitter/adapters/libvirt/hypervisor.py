@@ -304,8 +304,14 @@ def _delete(checkpoint: libvirt.virDomainCheckpoint) -> None:
 
 
 def _find_job(domain: libvirt.virDomain) -> ActiveJob | None:
-    if _has_job(domain):
-        return _describe_job(domain)
+    try:
+        if _has_job(domain):
+            return _describe_job(domain)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_UNSUPPORTED:
+            raise
+        # libvirt tells of the job of a VM that arrives only on the host it comes from.
+        return ActiveJob(JobKind.MIGRATION, "it is arriving from another host")
     for disk in xml.parse_disks(domain.XMLDesc(0)):
         if disk.kind is DiskKind.DISK and domain.blockJobInfo(disk.target):
             return ActiveJob(JobKind.BLOCK, f"on disk {disk.target}")
