@@ -11,6 +11,7 @@ from vm_babysitter.adapters.image_lock import is_written
 from vm_babysitter.adapters.qemu.offline_bitmaps import QemuOfflineBitmaps
 from vm_babysitter.adapters.qemu.offline_disks import ImageDisks
 from vm_babysitter.adapters.qemu.open_image import QemuImageTool
+from vm_babysitter.adapters.real_path import RealPath
 from vm_babysitter.domain.blocks import Piece
 from vm_babysitter.domain.errors import ImageUnreadable
 from vm_babysitter.domain.vm import Disk, DiskKind
@@ -147,6 +148,19 @@ def test_what_only_qemu_could_read_is_refused_with_the_reason(
         disks.look(disk(top))
     with pytest.raises(ImageUnreadable, match="No such file"):
         disks.look(disk(tmp_path / "nothing"))
+
+
+def test_stamps_behind_fuse_tell_nothing(tmp_path: Path) -> None:
+    base = create(tmp_path / "base.qcow2")
+    top = create(tmp_path / "top.qcow2", "-b", str(base), "-F", "qcow2", size=None)
+
+    def behind(path: str) -> RealPath:
+        return RealPath(path, direct=path != str(base))
+
+    disks = ImageDisks(QemuImageTool(), is_written, behind)
+    found = disks.look(disk(top))
+    assert [stamp.telling for stamp in found.stamps] == [True, False]
+    assert disks.stamps([stamp.path for stamp in found.stamps]) == found.stamps
 
 
 def test_stamps_tell_every_write(disks: ImageDisks, tmp_path: Path) -> None:

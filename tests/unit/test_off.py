@@ -459,6 +459,19 @@ def test_killed_anywhere_the_next_backup_goes_on(
     assert result.point.level == "inc"
 
 
+@pytest.mark.parametrize("starts", [False, True])
+def test_killed_while_tracking_goes_out_the_next_backup_takes_it_out(
+    off: EngineWorld, starts: bool
+) -> None:
+    off.disk.internal_snapshots = 1
+    off.backup_killed_at("clear vda")
+    if starts:
+        off.vm.start()
+        off.disk.write(3 * BLOCK, b"later")
+    exact(off, off.backup())
+    assert off.bitmaps() == {FOREIGN}
+
+
 def test_a_vm_that_shuts_down_is_waited_for(off: EngineWorld) -> None:
     off.vm.start(PowerState.SHUTTING_DOWN)
     waited: list[float] = []

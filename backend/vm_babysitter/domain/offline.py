@@ -23,7 +23,7 @@ class Stamp:
     changed: int
     """Nanoseconds since the epoch; unlike ``modified`` nobody can set it."""
     telling: bool = True
-    """Whether writes show: those to a block device do not."""
+    """Whether writes show: those to a block device do not, nor those beneath FUSE at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,12 +45,12 @@ class ImageDisks:
         used: list[tuple[Path, str]] = []
         snapshots = 0
         while True:
-            stamps.append(_stamp(path))
+            stamps.append(self._stamp(path))
             info = self._images.info(path)
             if format != info.format:
                 info = ImageInfo(path, format, info.virtual_size, None, None, None)
             if info.data_file:  # which changes where the image itself does not
-                stamps.append(_stamp(_data_file(path, info)))
+                stamps.append(self._stamp(_data_file(path, info)))
             if not used:
                 snapshots = info.internal_snapshots
             used.append((path, format))
@@ -78,7 +78,7 @@ class ImageDisks:
 
     def stamps(self, paths: Sequence[str]) -> tuple[Stamp, ...]:
         """See the port."""
-        return tuple(_stamp(Path(path)) for path in paths)
+        return tuple(self._stamp(Path(path)) for path in paths)
 
     def writer(self, disk: OfflineDisk) -> str:
         """See the port."""
@@ -88,6 +88,22 @@ class ImageDisks:
     def open(self, disk: OfflineDisk, bitmap: str | None) -> AbstractContextManager[DiskReader]:
         """See the port."""
         return self._images.open_for_reading(disk.images, bitmap)
+
+    def _stamp(self, path: Path) -> Stamp:
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise ImageUnreadable(str(path), error.strerror or str(error)) from error
+        return Stamp(
+            path=str(path),
+            device=found.st_dev,
+            inode=found.st_ino,
+            size=found.st_size,
+            modified=found.st_mtime_ns,
+            changed=found.st_ctime_ns,
+            # Behind FUSE one is told what it remembers, while QEMU writes beneath it.
+            telling=stat.S_ISREG(found.st_mode) and self._resolve(str(path)).direct,
+        )
 
 
 def _needs_qemu(path: Path, reason: str) -> ImageUnreadable:
@@ -118,19 +134,3 @@ def _data_file(path: Path, info: ImageInfo) -> Path:
 
 def _bitmap(name: str, flags: frozenset[str]) -> Bitmap:
     return Bitmap(name, recording="auto" in flags, inconsistent="in-use" in flags)
-
-
-def _stamp(path: Path) -> Stamp:
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise ImageUnreadable(str(path), error.strerror or str(error)) from error
-    return Stamp(
-        path=str(path),
-        device=found.st_dev,
-        inode=found.st_ino,
-        size=found.st_size,
-        modified=found.st_mtime_ns,
-        changed=found.st_ctime_ns,
-        telling=stat.S_ISREG(found.st_mode),
-    )
