@@ -163,11 +163,7 @@ def test_a_disk_in_several_layers_is_compared_and_keeps_its_bitmaps(off: EngineW
 
 
 def test_raw_disks_are_compared_and_not_written_to(ram_path: Path) -> None:
-    world = EngineWorld(ram_path)
-    world.vm = world.hypervisor.add("raw", FakeDisk("vda", format="raw"))
-    world.name = "raw"
-    world.disk.write(0, b"x" * BLOCK)
-    world.vm.stop()
+    world = raw_world(ram_path)
     version = world.disk.version
     world.backup()
     world.disk.write(BLOCK, b"y")
@@ -308,7 +304,71 @@ def test_a_note_does_not_count_for_a_point_that_is_broken_or_gone(off: EngineWor
     assert exact_but_broken == bytes(off.disk.content)
 
 
+def raw_world(path: Path) -> EngineWorld:
+    """A VM with a raw disk: nothing shows on it that the VM was started."""
+    world = EngineWorld(path)
+    world.vm = world.hypervisor.add("raw", FakeDisk("vda", format="raw"))
+    world.name = "raw"
+    world.disk.write(0, b"x" * BLOCK)
+    world.vm.stop()
+    return world
+
+
+def test_a_vm_that_runs_gets_a_point_though_nothing_shows_on_its_image(ram_path: Path) -> None:
+    world = raw_world(ram_path)
+    world.backup()
+    assert world.backup().unchanged
+    world.vm.start()
+    result = world.backup()
+    assert (result.unchanged, result.point.off, result.point.seq) == (False, False, 1)
+
+
+def test_what_an_interrupted_backup_left_is_undone_though_nothing_has_changed(
+    off: EngineWorld,
+) -> None:
+    off.backup()
+    assert off.backup().unchanged
+    off.backup_killed_at("copy", force_full=True)
+    off.backup()
+    assert off.leftovers() == []
+
+
 # --- whoever starts it comes first
+
+
+def test_a_start_is_noticed_though_nothing_shows_on_its_image(ram_path: Path) -> None:
+    world = raw_world(ram_path)
+    world.observer.at["confirm"] = world.vm.start
+    result = world.backup()
+    assert (result.point.off, world.vm.state) == (False, PowerState.RUNNING)
+
+
+def test_a_bitmap_that_goes_away_between_plan_and_moment_is_not_missed(off: EngineWorld) -> None:
+    def rewrite() -> None:
+        off.observer.at.clear()
+        off.disk.layers[0].bitmaps = {FOREIGN: FakeBitmap(stored=True)}
+        off.disk.write(4 * BLOCK, b"by another program")
+
+    off.observer.at["mark"] = rewrite
+    result = off.backup()
+    exact(off, result)
+    assert method(result) is Method.SCAN
+
+
+def test_a_bitmap_that_is_damaged_between_plan_and_moment_is_not_believed(
+    off: EngineWorld,
+) -> None:
+    def crash() -> None:
+        off.observer.at.clear()
+        off.vm.start()
+        off.disk.write_untracked(4 * BLOCK, b"by the guest")
+        off.vm.kill()
+        off.disk.layers[0].bitmaps[FOREIGN] = FakeBitmap(stored=True)
+
+    off.observer.at["mark"] = crash
+    result = off.backup()
+    exact(off, result)
+    assert method(result) is Method.SCAN
 
 
 @pytest.mark.parametrize("step", STEPS[:-2])

@@ -264,6 +264,16 @@ def test_where_that_fails_the_mark_stays_and_tells_whose_bitmaps_those_are(
     assert only_foreign(crashed)
 
 
+def test_so_it_does_while_the_vm_shuts_down(crashed: EngineWorld) -> None:
+    crashed.vm.job = None
+    crashed.vm.state = PowerState.SHUTTING_DOWN
+    reconcile(crashed)
+    assert [a.seq for chain in crashed.chains() for a in chain.attempts] == [1]
+    crashed.vm.stop()
+    reconcile(crashed)
+    assert only_foreign(crashed)
+
+
 def test_so_it_does_where_an_image_is_away(crashed: EngineWorld) -> None:
     crashed.vm.stop()
     crashed.disk.unreadable = "No such file or directory"
