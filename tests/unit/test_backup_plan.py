@@ -32,7 +32,7 @@ from vm_babysitter.domain.chain import (
     UnreadablePoint,
     live_chain,
 )
-from vm_babysitter.domain.vm import Bitmap, DiskKind, DiskState, DiskVerdict, judge_disk
+from vm_babysitter.domain.vm import Access, Bitmap, DiskKind, DiskState, DiskVerdict, judge_disk
 
 OLD, NEW = bitmap_of(0), bitmap_of(1)
 BOTH = good(NEW, OLD)
@@ -403,3 +403,16 @@ def test_bitmaps_of_all_layers_and_disks_are_found_each_with_its_targets() -> No
     ]
     found = removable_bitmaps(states, [full_points(4)])
     assert found == ((first, ("vda", "vdb")), (second, ("vdb",)))
+
+
+@pytest.mark.parametrize("found", [None, chain(*line(1))])
+def test_an_image_that_is_not_the_file_itself_gets_no_bitmap_while_the_vm_is_off(
+    found: Chain | None,
+) -> None:
+    verdict = tracked_disk()
+    behind = replace(verdict, disk=replace(verdict.disk, direct=False))
+    for access, track in ((Access.LIVE, True), (Access.OFF, False)):
+        plan = plan_backup([behind], {"vda": disk_state(())}, found, access=access)
+        assert [d.track for d in plan.disks] == [track]
+    plan = plan_backup([verdict], {"vda": disk_state(())}, found, access=Access.OFF)
+    assert [d.track for d in plan.disks] == [True]

@@ -336,6 +336,19 @@ def test_what_an_interrupted_backup_left_is_undone_though_nothing_has_changed(
 # --- whoever starts it comes first
 
 
+def test_what_the_guard_noticed_does_not_stop_the_next_try(off: EngineWorld) -> None:
+    def notice() -> None:
+        off.observer.at.clear()
+        off.vm.start()
+        off.disk.write(2 * BLOCK, b"written by the guest")
+        off.cancel.fail(VmInUse(off.name, "it was started"))
+
+    off.observer.at["copy"] = notice
+    result = off.backup()
+    exact(off, result)
+    assert not result.point.off
+
+
 def test_a_start_is_noticed_though_nothing_shows_on_its_image(ram_path: Path) -> None:
     world = raw_world(ram_path)
     world.observer.at["confirm"] = world.vm.start

@@ -9,8 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from vm_babysitter.adapters.image_fence import fenced
-from vm_babysitter.adapters.image_lock import is_written, writers
+from vm_babysitter.adapters.image_lock import fenced, is_written, writers
 from vm_babysitter.adapters.real_path import RealPath, real_path
 from vm_babysitter.adapters.room import room
 from vm_babysitter.adapters.store import documents

@@ -1,8 +1,9 @@
-"""Who has an image open, asked without taking a lock that would keep anybody from it.
+"""Who has an image open, asked without a lock that would keep anybody from it; and such a lock.
 
 QEMU tells others what it does to an image by locks on single bytes of the file: byte 100 + n says
 "I use permission n", byte 200 + n "nobody else may". Asking which locks there are takes none, so
-a VM that is started at that moment does not notice.
+a VM that is started at that moment does not notice. Locks of open file descriptions, as these
+are, end with the process, and need no more than a descriptor for reading.
 
 Locks do not pass through FUSE, open files do: what has an image open for writing through FUSE
 shows as the file system's own process, which has the file beneath open.
@@ -12,13 +13,13 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from vm_babysitter.domain.errors import ImageUnreadable
 
-_USED = 100
+_USED, _FORBIDDEN = 100, 200
 _WRITE, _WRITE_UNCHANGED, _RESIZE = 1, 2, 3
 """Permissions of QEMU's block layer, by their bits; these three write."""
 _LOCK = struct.Struct("hhqqi4x")
@@ -52,6 +53,25 @@ def is_written(path: Path) -> bool:
         return any(_is_locked(descriptor, _USED + n) for n in (_WRITE, _WRITE_UNCHANGED, _RESIZE))
     except OSError:
         return False
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def fenced(path: Path) -> Iterator[bool]:
+    """Keep every QEMU from opening the image for writing while the context lasts.
+
+    Yields whether that is so; it is not where some QEMU writes it already. Where the file
+    system knows no such locks, QEMU does without them, and so do we. Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        for permission in (_WRITE, _RESIZE):
+            with suppress(OSError):
+                wanted = _LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, _FORBIDDEN + permission, 1, 0)
+                fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
+        # Asked after that, as QEMU does: of two that begin at once, one sees the other.
+        yield not is_written(path)
     finally:
         os.close(descriptor)
 

@@ -3,9 +3,7 @@
 At every moment the definition names an image that is whole and has all that the VM wrote.
 """
 
-import threading
-import time
-from collections.abc import Callable
+import functools
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -29,23 +27,11 @@ from vm_babysitter.domain.errors import (
     Busy,
     ConversionFailed,
     NotEnoughSpace,
-    StoreFailed,
 )
 from vm_babysitter.domain.space import scratch_reserve
 from vm_babysitter.domain.vm import Disk, Vm
 from vm_babysitter.engine.conversion import Converted, ConvertTools, Guard, Switch, claimed_disk
-from vm_babysitter.engine.copying import (
-    DiskCopier,
-    EmptyIndex,
-    NewLayer,
-    bytes_to_read,
-    runs_to_copy,
-)
-from vm_babysitter.engine.meter import Meter
-from vm_babysitter.ports import WrittenFile
-
-_LOOK_SECONDS = 1.0
-"""How often the VM and the space are looked at while the image is copied."""
+from vm_babysitter.engine.raw_copy import copy_raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +200,9 @@ class Convert:
         """Copy the image under its provisional name, and prove the copy."""
         partial = partial_path(job.new_path, note.nonce)
         with self._tools.priority():
-            amount = self._copy(job, partial)
+            self._observer.step("copy")
+            look = functools.partial(self._check_still_fit, job)
+            amount = copy_raw(self._tools, Path(job.disk.path), Path(partial), look)
             self._observer.step("compare")
             old, new = (Path(job.disk.path), OLD_FORMAT), (Path(partial), NEW_FORMAT)
             same = self._tools.images.same_content(old, new, self._tools.cancel.check)
@@ -225,34 +213,6 @@ class Convert:
                 "A disk or memory of this machine may be failing: have them tested.",
             )
         return amount
-
-    def _copy(self, job: _Job, partial: str) -> int:
-        tools = self._tools
-        self._observer.step("copy")
-        with tools.images.open_for_reading([(Path(job.disk.path), OLD_FORMAT)]) as reader:
-            meter, watch = Meter(self._observer), _Watch(lambda: self._check_still_fit(job))
-            runs = runs_to_copy(reader, tracked=False, parent_size=None)
-            meter.expect(bytes_to_read(runs, reader.size))
-
-            def passed(amount: int) -> None:
-                meter.add(amount)
-                watch.look()
-
-            try:
-                image = tools.own_images.qcow2(Path(partial), reader.size)
-                try:
-                    layer = NewLayer(image, _NoIndex())
-                    copier = DiskCopier(
-                        reader, EmptyIndex(), layer, tools.fingerprint, passed, tools.pace
-                    )
-                    runs = runs_to_copy(reader, tracked=False, parent_size=None)
-                    copied = copier.copy(runs)
-                    image.finish()
-                finally:
-                    image.discard()
-            except StoreFailed as error:
-                raise ConversionFailed(error.path, error.reason) from error
-        return copied.written_bytes
 
     def _check_still_fit(self, job: _Job) -> None:
         """Give up early where the copy cannot come to anything, or takes the VMs' last space."""
@@ -290,39 +250,6 @@ class Convert:
 
     def _write(self, note: Note) -> None:
         self._files.write_note(note_path(note.new_path), note)
-
-
-class _NoIndex:
-    """Takes fingerprints that nobody needs."""
-
-    def add(self, block: int, fingerprint: bytes) -> None:
-        """See ``ports.IndexWriter``."""
-
-    def finish(self) -> tuple[WrittenFile, int]:
-        """See ``ports.IndexWriter``."""
-        return WrittenFile(0, ""), 0
-
-    def discard(self) -> None:
-        """See ``ports.IndexWriter``."""
-
-
-class _Watch:
-    """Has something looked at now and then, from threads that have other work to do."""
-
-    def __init__(self, look: Callable[[], None]) -> None:
-        self._look = look
-        self._lock = threading.Lock()
-        self._next = time.monotonic() + _LOOK_SECONDS
-
-    def look(self) -> None:
-        """Look, if it is time and no other thread does."""
-        if time.monotonic() < self._next or not self._lock.acquire(blocking=False):
-            return
-        try:
-            self._look()
-            self._next = time.monotonic() + _LOOK_SECONDS
-        finally:
-            self._lock.release()
 
 
 def _converted(note: Note, amount: int = 0) -> Converted:
