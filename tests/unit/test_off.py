@@ -487,6 +487,18 @@ def test_an_image_that_somebody_else_writes_is_not_read(off: EngineWorld) -> Non
     exact(off, off.backup())
 
 
+def test_an_image_that_another_vm_uses_which_runs_is_not_read(off: EngineWorld) -> None:
+    other = off.hypervisor.add("other", FakeDisk("hdc", path=off.disk.path))
+    off.offline.calls.clear()
+    with pytest.raises(Busy, match="disk vda is in use by VM 'other'"):
+        off.backup()
+    assert "open" not in off.offline.calls
+    other.stop()
+    off.backup()
+    (chain,) = off.chains()
+    assert off.restored(chain, 1) == bytes(off.disk.content)
+
+
 def test_an_image_that_goes_away_meanwhile_is_no_success(off: EngineWorld) -> None:
     def unplug() -> None:
         off.disk.unreadable = "Input/output error"
