@@ -1,6 +1,7 @@
 """The backup of a VM that is off: with a VM in memory and a real backup folder."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -324,13 +325,38 @@ def test_a_vm_that_runs_gets_a_point_though_nothing_shows_on_its_image(ram_path:
 
 
 def test_what_an_interrupted_backup_left_is_undone_though_nothing_has_changed(
-    off: EngineWorld,
+    ram_path: Path,
 ) -> None:
+    world = raw_world(ram_path)
+    world.backup()
+    assert world.backup().unchanged
+    world.backup_killed_at("copy", force_full=True)
+    assert world.leftovers()
+    assert world.backup().unchanged
+    assert world.leftovers() == []
+
+
+def test_on_top_of_a_broken_point_a_new_one_is_made_though_it_holds_nothing_new(
+    ram_path: Path,
+) -> None:
+    world = raw_world(ram_path)
+    world.backup()
+    before = bytes(world.disk.content)
+    world.disk.write(0, b"y" * BLOCK)
+    world.backup()
+    (image,) = world.path.rglob("000001-inc/vda.qcow2")
+    image.write_bytes(b"")
+    world.disk.write(0, before[:BLOCK])
+    result = world.backup()
+    assert (result.unchanged, result.point.seq, result.point.parent) == (False, 2, 0)
+
+
+def test_a_point_that_has_something_new_to_tell_is_made(off: EngineWorld) -> None:
     off.backup()
-    assert off.backup().unchanged
-    off.backup_killed_at("copy", force_full=True)
-    off.backup()
-    assert off.leftovers() == []
+    off.vm.belongings = replace(off.vm.belongings, managed_save=True)
+    result = off.backup()
+    assert (result.unchanged, result.point.quiesced) == (False, False)
+    assert any("memory state not included" in warning for warning in result.point.warnings)
 
 
 # --- whoever starts it comes first
@@ -351,6 +377,7 @@ def test_what_the_guard_noticed_does_not_stop_the_next_try(off: EngineWorld) -> 
 
 def test_a_start_is_noticed_though_nothing_shows_on_its_image(ram_path: Path) -> None:
     world = raw_world(ram_path)
+    world.offline.locks_show = False
     world.observer.at["confirm"] = world.vm.start
     result = world.backup()
     assert (result.point.off, world.vm.state) == (False, PowerState.RUNNING)
