@@ -47,6 +47,10 @@ def access_of(state: PowerState) -> Access:
     return _ACCESS[state]
 
 
+MOST_LAYERS = 200
+"""Images of a disk that build on each other: libvirt's own limit."""
+
+
 class DiskKind(StrEnum):
     """What the VM sees the disk as."""
 

@@ -16,7 +16,7 @@ from vm_babysitter.domain.conversion import (
     note_path,
 )
 from vm_babysitter.domain.errors import Busy, ImageUnreadable, InvalidInput, NotConverted
-from vm_babysitter.domain.vm import Disk, PowerState, Vm
+from vm_babysitter.domain.vm import MOST_LAYERS, Disk, PowerState, Vm
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.pace import Pace
 from vm_babysitter.ports import (
@@ -31,9 +31,6 @@ from vm_babysitter.ports import (
     OwnImages,
     Priority,
 )
-
-_MOST_LAYERS = 200
-"""libvirt's own limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +183,7 @@ class Guard:
 
     def _layers(self, path: str) -> Iterator[str]:
         """Return an image and what it builds on, as far as images tell."""
-        for _ in range(_MOST_LAYERS):
+        for _ in range(MOST_LAYERS):
             yield path
             try:
                 below = self._tools.images.info(Path(path)).backing_file

@@ -8,11 +8,8 @@ from pathlib import Path
 from vm_babysitter.adapters.real_path import RealPath, real_path
 from vm_babysitter.domain.errors import ImageUnreadable
 from vm_babysitter.domain.offline import Stamp
-from vm_babysitter.domain.vm import Bitmap, Disk, DiskState, Layer
+from vm_babysitter.domain.vm import MOST_LAYERS, Bitmap, Disk, DiskState, Layer
 from vm_babysitter.ports import DiskReader, ImageInfo, ImageTool, OfflineDisk
-
-_MOST_LAYERS = 200
-"""libvirt's own limit."""
 
 
 class ImageDisks:
@@ -117,7 +114,7 @@ def _below(path: Path, opened: Path, info: ImageInfo, depth: int) -> tuple[Path,
     ``opened`` is the image as QEMU opens it, which may be a link in another folder.
     """
     name, format = info.backing_file or "", info.backing_format
-    if info.format != "qcow2" or not format or "json:" in name or depth >= _MOST_LAYERS:
+    if info.format != "qcow2" or not format or "json:" in name or depth >= MOST_LAYERS:
         raise _needs_qemu(path, f"it builds on {name!r} in a way that only QEMU follows")
     found = opened.parent / name
     if not found.exists():
