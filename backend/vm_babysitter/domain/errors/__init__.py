@@ -1,0 +1,83 @@
+"""Everything that can go wrong, as types.
+
+Each error has a stable ``code``, typed fields, a message made from them, and a hint that
+says the way out. They become exit codes, problem documents and notifications at the edges.
+
+Those that import them need not know in which module each is.
+"""
+
+from vm_babysitter.domain.errors.asked import (
+    Busy,
+    Cancelled,
+    InvalidInput,
+)
+from vm_babysitter.domain.errors.base import (
+    BabysitterError,
+    Exit,
+)
+from vm_babysitter.domain.errors.host import (
+    CommandFailed,
+    NotEnoughSpace,
+    ProgramMissing,
+    ScratchUnfit,
+    SpaceRunningOut,
+)
+from vm_babysitter.domain.errors.images import (
+    ConnectionLost,
+    ImageRefused,
+    ImageUnreadable,
+    ProtocolViolation,
+    TransferFailed,
+)
+from vm_babysitter.domain.errors.store import (
+    Damaged,
+    PointDamaged,
+    PointNotFound,
+    StoreFailed,
+    StoreRefused,
+    UnsupportedFormat,
+)
+from vm_babysitter.domain.errors.vms import (
+    ConversionFailed,
+    HypervisorError,
+    HypervisorUnreachable,
+    NotConverted,
+    VmInUse,
+    VmNotEligible,
+    VmNotFound,
+    VmStopped,
+    VmStuck,
+)
+
+__all__ = [
+    "BabysitterError",
+    "Busy",
+    "Cancelled",
+    "CommandFailed",
+    "ConnectionLost",
+    "ConversionFailed",
+    "Damaged",
+    "Exit",
+    "HypervisorError",
+    "HypervisorUnreachable",
+    "ImageRefused",
+    "ImageUnreadable",
+    "InvalidInput",
+    "NotConverted",
+    "NotEnoughSpace",
+    "PointDamaged",
+    "PointNotFound",
+    "ProgramMissing",
+    "ProtocolViolation",
+    "ScratchUnfit",
+    "SpaceRunningOut",
+    "StoreFailed",
+    "StoreRefused",
+    "TransferFailed",
+    "UnsupportedFormat",
+    "VmInUse",
+    "VmNotEligible",
+    "VmNotFound",
+    "VmStopped",
+    "VmStuck",
+]

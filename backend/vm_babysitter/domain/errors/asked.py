@@ -1,0 +1,43 @@
+"""What was asked for cannot be done: wrong values, somebody else at it, or a stop."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vm_babysitter.domain.errors.base import BabysitterError, Exit
+
+
+@dataclass(eq=False)
+class InvalidInput(BabysitterError):
+    """A value given by the user breaks a rule."""
+
+    code: ClassVar[str] = "invalid-input"
+    exit_code: ClassVar[Exit] = Exit.USAGE
+    template: ClassVar[str] = "{field}: {value!r} {rule}."
+    hint_template: ClassVar[str] = "{way_out}"
+    field: str
+    value: str
+    rule: str
+    way_out: str = ""
+
+
+@dataclass(eq=False)
+class Busy(BabysitterError):
+    """Somebody else is working on the same thing."""
+
+    code: ClassVar[str] = "busy"
+    exit_code: ClassVar[Exit] = Exit.BUSY
+    template: ClassVar[str] = "{what} is busy: {reason}."
+    hint_template: ClassVar[str] = "Try again when it is finished."
+    transient: ClassVar[bool] = True
+    what: str
+    reason: str
+
+
+@dataclass(eq=False)
+class Cancelled(BabysitterError):
+    """The user said stop."""
+
+    code: ClassVar[str] = "cancelled"
+    exit_code: ClassVar[Exit] = Exit.CANCELLED
+    template: ClassVar[str] = "Stopped on request."
+    hint_template: ClassVar[str] = "Nothing that was there before is lost."

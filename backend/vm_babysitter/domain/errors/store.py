@@ -1,0 +1,81 @@
+"""Errors about the backup folder and what lies in it."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vm_babysitter.domain.errors.base import BabysitterError, Exit
+
+
+@dataclass(eq=False)
+class StoreRefused(BabysitterError):
+    """The backup folder is not fit for use."""
+
+    code: ClassVar[str] = "store-refused"
+    template: ClassVar[str] = "The backup folder {path!r} cannot be used: {reason}."
+    hint_template: ClassVar[str] = "{way_out}"
+    path: str
+    reason: str
+    way_out: str = ""
+
+
+@dataclass(eq=False)
+class StoreFailed(BabysitterError):
+    """The backup folder failed while it was used (disk full, read-only, gone)."""
+
+    code: ClassVar[str] = "store-failed"
+    template: ClassVar[str] = "Using {path!r} failed: {reason}."
+    hint_template: ClassVar[str] = "Earlier restore points are unharmed; the next backup goes on."
+    path: str
+    reason: str
+
+
+@dataclass(eq=False)
+class PointNotFound(BabysitterError):
+    """The store has no such restore point."""
+
+    code: ClassVar[str] = "point-not-found"
+    exit_code: ClassVar[Exit] = Exit.NOT_FOUND
+    template: ClassVar[str] = "There is no restore point {point!r} of VM {vm!r}."
+    hint_template: ClassVar[str] = "`vm-babysitter points` lists the restore points there are."
+    vm: str
+    point: str
+
+
+@dataclass(eq=False)
+class PointDamaged(BabysitterError):
+    """A file of one restore point is not what was written."""
+
+    code: ClassVar[str] = "point-damaged"
+    exit_code: ClassVar[Exit] = Exit.INTEGRITY
+    template: ClassVar[str] = "Restore point {point} of VM {vm!r} is damaged: {reason}."
+    hint_template: ClassVar[str] = "Other restore points may be whole: `verify` tells which."
+    vm: str
+    point: str
+    seq: int
+    reason: str
+
+
+@dataclass(eq=False)
+class UnsupportedFormat(BabysitterError):
+    """Written by a newer version of this program."""
+
+    code: ClassVar[str] = "unsupported-format"
+    exit_code: ClassVar[Exit] = Exit.INTEGRITY
+    template: ClassVar[str] = "{path!r} has format {found}; this version reads up to {known}."
+    hint_template: ClassVar[str] = "Install a newer version of VM Babysitter. Nothing was changed."
+    path: str
+    found: int
+    known: int
+
+
+@dataclass(eq=False)
+class Damaged(BabysitterError):
+    """Something stored is not what was written."""
+
+    code: ClassVar[str] = "damaged"
+    exit_code: ClassVar[Exit] = Exit.INTEGRITY
+    template: ClassVar[str] = "{path!r} is damaged: {reason}."
+    hint_template: ClassVar[str] = "{way_out}"
+    path: str
+    reason: str
+    way_out: str = ""
