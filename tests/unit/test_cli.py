@@ -27,7 +27,7 @@ from tests.support.points import (
     point_disk,
     tracked_disk,
 )
-from vm_babysitter.cli import render
+from vm_babysitter.cli import render_plans, render_points, render_results
 from vm_babysitter.cli.composition import Effort, Place
 from vm_babysitter.cli.main import cli
 from vm_babysitter.domain.backup_plan import plan_backup
@@ -304,11 +304,11 @@ def test_a_vm_with_many_disks_is_named_once_and_one_without_is_named_too() -> No
         Vm("1", "many", PowerState.OFF, (a_disk("vda"), drive)),
         Vm("2", "none", PowerState.RUNNING, ()),
     ]
-    text = render.vms_text(vms)
+    text = render_plans.vms_text(vms)
     assert text.count("many") == 1
     assert [row.split()[-1] for row in text.splitlines()[2:]] == ["drive", "disk"]
-    assert render.vms_text([]) == "There is no persistent VM."
-    assert render.vms_data([]) == []
+    assert render_plans.vms_text([]) == "There is no persistent VM."
+    assert render_plans.vms_data([]) == []
 
 
 def test_a_plan_says_what_and_why_and_changes_nothing(app: FakeApp) -> None:
@@ -374,7 +374,7 @@ def test_a_plan_says_that_it_does_not_know_what_it_does_not_know(app: FakeApp) -
     disk, known = tracked_disk(), chain(*line(1))
     states = {"vda": disk_state(good(bitmap_of(0)))}
     plan = plan_backup([disk], states, known)
-    text = render.plan_text(app.world.vm.describe(), Planned(plan, known, (disk,), states))
+    text = render_plans.plan_text(app.world.vm.describe(), Planned(plan, known, (disk,), states))
     assert re.search(r"^vda +not known yet +only what changed is read", text, re.MULTILINE)
     assert "It reads at least about 0 bytes" in text
 
@@ -443,10 +443,10 @@ def test_a_compressed_backup_tells_what_it_takes_and_what_it_holds(app: FakeApp)
     tiny = replace(one, written_bytes=0, file_size=4 * 65536)
     made = BackedUp("20261124T021500Z", point(disks=[one, two, plain]), 1)
     words = "15 MiB stored (27 MiB compressed with zlib and zstd), "
-    assert words in render.backup_text(made)
-    assert render.backup_data(made)["stored_bytes"] == 15 * MIB
+    assert words in render_results.backup_text(made)
+    assert render_results.backup_data(made)["stored_bytes"] == 15 * MIB
     empty = BackedUp("20261124T021500Z", point(disks=[tiny]), 1)
-    assert render.backup_data(empty)["stored_bytes"] == 0, "tables are no content"
+    assert render_results.backup_data(empty)["stored_bytes"] == 0, "tables are no content"
 
 
 def test_a_full_backup_can_be_asked_for(app: FakeApp) -> None:
@@ -521,12 +521,12 @@ def test_broken_and_unreadable_points_say_what_is_wrong() -> None:
         unreadable=(UnreadablePoint(3, "000003-inc", "its manifest is torn"),),
     )
     vms = [(StoredVm("u", ("old name", NAME), "d"), [found])]
-    rows = render.points_text(vms).splitlines()
+    rows = render_points.points_text(vms).splitlines()
     assert all(row.startswith(NAME) for row in rows[1:])
     assert rows[2].endswith("vda.qcow2 is missing")
     assert rows[3].endswith("it builds on 000001: vda.qcow2 is missing")
     assert rows[4].endswith("damaged: its manifest is torn")
-    data = render.points_data(vms)
+    data = render_points.points_data(vms)
     assert [bool(p["problem"]) for p in data] == [False, True, True, True]
     assert data[3]["manifest"] is None
 

@@ -32,6 +32,8 @@ class Rate(click.ParamType[int]):
         return rate
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
 track_snapshots_option = click.option(
     "--track-internal-snapshots",
     "track_snapshots",

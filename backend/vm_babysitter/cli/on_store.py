@@ -1,0 +1,85 @@
+"""Commands about what is in the backup folder, which need no libvirt."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from vm_babysitter.cli.composition import Effort
+from vm_babysitter.cli.options import effort_options, json_option
+from vm_babysitter.cli.render_points import points_data, points_text
+from vm_babysitter.cli.render_results import restore_data, restore_text, verify_text
+from vm_babysitter.cli.session import Session, show
+from vm_babysitter.domain.errors import Exit, PointNotFound
+from vm_babysitter.engine.catalog import LATEST, find_vm
+from vm_babysitter.engine.restore import FORMATS
+from vm_babysitter.engine.verify import Verified
+
+
+@click.command()
+@click.argument("vm", required=False)
+@json_option
+@click.pass_obj
+def points(session: Session, vm: str | None, as_json: bool) -> None:
+    """List the restore points of VM, or of all VMs."""
+    with session.app(as_json=as_json) as app:
+        store = app.store()
+        wanted = store.vms() if vm is None else (find_vm(store, vm),)
+        found = [(stored, store.chains(stored.uuid)) for stored in wanted]
+    show(as_json, lambda: points_data(found), lambda: points_text(found))
+
+
+@click.command()
+@click.argument("vm")
+@click.argument("point", required=False)
+@click.option("--structure", is_flag=True, help="Check the files only, do not read the disks.")
+@effort_options
+@json_option
+@click.pass_obj
+def verify(
+    session: Session, vm: str, point: str | None, structure: bool, effort: Effort, as_json: bool
+) -> None:
+    """Prove that POINT (or every restore point of VM) would restore what was backed up."""
+    with session.app(as_json=as_json) as app:
+        work = app.verify(effort)
+        if point is None:
+            results: Sequence[Verified] = work.all(vm, structure_only=structure)
+            if not results:
+                raise PointNotFound(vm, "any")
+        else:
+            results = (work.one(vm, point, structure_only=structure),)
+    show(as_json, lambda: list(results), lambda: verify_text(results))
+    if not all(result.good for result in results):
+        raise SystemExit(int(Exit.INTEGRITY))
+
+
+@click.command()
+@click.argument("vm")
+@click.argument("point", metavar=f"POINT|{LATEST}")
+@click.option(
+    "--to",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A new or empty folder for the images and the VM's definition.",
+)
+@click.option("--disk", "disks", multiple=True, help="Only this disk; may be given repeatedly.")
+@click.option(
+    "--format", type=click.Choice(FORMATS), help="Format of the images; by default the disk's own."
+)
+@effort_options
+@json_option
+@click.pass_obj
+def restore(
+    session: Session,
+    vm: str,
+    point: str,
+    to: Path,
+    disks: tuple[str, ...],
+    format: str | None,
+    effort: Effort,
+    as_json: bool,
+) -> None:
+    """Bring the disks of a restore point of VM back as image files; overwrite nothing."""
+    with session.app(as_json=as_json) as app:
+        result = app.restore(to, effort).run(vm, point, disks, format)
+    show(as_json, lambda: restore_data(result), lambda: restore_text(result))

@@ -1,0 +1,131 @@
+"""Commands about VMs, which need libvirt."""
+
+import click
+
+from vm_babysitter.cli.composition import Effort
+from vm_babysitter.cli.options import effort_options, json_option, track_snapshots_option
+from vm_babysitter.cli.render_plans import (
+    plan_data,
+    plan_text,
+    unchanged_data,
+    unchanged_text,
+    vms_data,
+    vms_text,
+)
+from vm_babysitter.cli.render_results import backup_data, backup_text, convert_text
+from vm_babysitter.cli.session import Session, show
+from vm_babysitter.domain.errors import Exit
+from vm_babysitter.domain.reread import DEFAULT_RUNS
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def vms(session: Session, as_json: bool) -> None:
+    """List the VMs and what of each would be backed up."""
+    with session.app(as_json=as_json) as app, app.hypervisor() as hypervisor:
+        found = hypervisor.vms()
+    show(as_json, lambda: vms_data(found), lambda: vms_text(found))
+
+
+@click.command()
+@click.argument("vm")
+@click.option("--full", is_flag=True, help="Plan a new full backup.")
+@track_snapshots_option
+@json_option
+@click.pass_obj
+def plan(session: Session, vm: str, full: bool, track_snapshots: bool, as_json: bool) -> None:
+    """Say what the next backup of VM would do, and why; change nothing."""
+    with session.app(as_json=as_json) as app, app.planner() as (planner, hypervisor):
+        known = None if full else planner.unchanged(vm)
+        if known is not None:
+            show(
+                as_json,
+                lambda: unchanged_data(*known),
+                lambda: unchanged_text(*known),
+            )
+            return
+        found = hypervisor.vm(vm)
+        planned = planner.plan(found, force_full=full, track_snapshots=track_snapshots)
+    show(
+        as_json,
+        lambda: plan_data(found, planned),
+        lambda: plan_text(found, planned),
+    )
+
+
+@click.command()
+@click.argument("vm")
+@click.option("--full", is_flag=True, help="Start a new backup series with a full backup.")
+@click.option(
+    "--compress", is_flag=True, help="Compress what shrinks: takes less room and more processor."
+)
+@click.option(
+    "--reread-runs",
+    type=click.IntRange(min=0, max=10_000),
+    metavar="N",
+    default=DEFAULT_RUNS,
+    show_default=True,
+    help="In the course of N backups read once again what is called unchanged; 0: never.",
+)
+@track_snapshots_option
+@effort_options
+@json_option
+@click.pass_obj
+def backup(
+    session: Session,
+    vm: str,
+    full: bool,
+    compress: bool,
+    reread_runs: int,
+    track_snapshots: bool,
+    effort: Effort,
+    as_json: bool,
+) -> None:
+    """Make the next restore point of VM, running or off, as it is."""
+    with session.app(as_json=as_json) as app, app.backup(effort, compress=compress) as work:
+        result = work.run(
+            vm, force_full=full, reread_runs=reread_runs, track_snapshots=track_snapshots
+        )
+    show(
+        as_json,
+        lambda: backup_data(result),
+        lambda: backup_text(result),
+    )
+    warned = bool(result.point.warnings) and not result.unchanged
+    if warned or result.left or result.vm_resumed:
+        raise SystemExit(int(Exit.WARNINGS))
+
+
+@click.command(short_help="Turn a raw disk into qcow2, whose changes can be tracked.")
+@click.argument("vm")
+@click.argument("disk")
+@click.option("--undo", is_flag=True, help="Give the disk the raw image back that it had.")
+@click.option(
+    "--lose-changes",
+    is_flag=True,
+    help="With --undo: even if the VM has written to the disk since; that is then lost.",
+)
+@effort_options
+@json_option
+@click.pass_obj
+def convert(
+    session: Session,
+    vm: str,
+    disk: str,
+    undo: bool,
+    lose_changes: bool,
+    effort: Effort,
+    as_json: bool,
+) -> None:
+    """Turn a raw disk of VM into qcow2, so that backups read only what changed.
+
+    VM has to be off; DISK is what `vms` calls it, such as vda. The qcow2 image is made beside the
+    raw one, compared with it, and given to VM. The raw image is kept until you delete it, so there
+    must be room for both. If this is interrupted, run it again.
+    """
+    if lose_changes and not undo:
+        raise click.UsageError("--lose-changes goes with --undo only.")
+    with session.app(as_json=as_json) as app, app.convert(effort) as (there, back):
+        result = back.run(vm, disk, lose_changes=lose_changes) if undo else there.run(vm, disk)
+    show(as_json, lambda: result, lambda: convert_text(result))

@@ -1,0 +1,114 @@
+"""What was done, as text for people and as plain data for programs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from vm_babysitter.cli.render import convert_command, stored_bytes, stored_text
+from vm_babysitter.engine.backup import BackedUp
+from vm_babysitter.engine.conversion import Converted
+from vm_babysitter.engine.restore import Restored
+from vm_babysitter.engine.verify import Verified
+from vm_babysitter.lib.units import format_bytes, format_duration
+
+
+def backup_text(result: BackedUp) -> str:
+    """Say what a backup came to."""
+    point = result.point
+    if result.unchanged:
+        lines = [
+            f"{point.vm_name!r} is off and has not changed: restore point "
+            f"{result.chain}/{point.seq:06d} is current, no new one was needed."
+        ]
+        return "\n".join([*lines, *_backup_warnings(result)])
+    read = sum(d.read_bytes for d in point.disks)
+    zeroed = sum(d.zeroed_bytes for d in point.disks)
+    emptied = f"{format_bytes(zeroed)} have become zero, " if zeroed else ""
+    kind = "full backup" if point.level == "full" else "increment"
+    state = " (off)" if point.off else ""
+    lines = [
+        f"Restore point {result.chain}/{point.seq:06d} of {point.vm_name!r}{state} is complete: "
+        f"{kind}, "
+        f"{format_bytes(read)} read, {stored_text(point)}, {emptied}"
+        f"{format_duration(result.seconds)}."
+    ]
+    if not point.quiesced:
+        lines.append(f"Not paused cleanly for the backup: {point.quiesce_note}.")
+    lines += [f"Note: {note}." for note in point.notes]
+    lines += [f"Warning: {warning}." for warning in point.warnings]
+    return "\n".join([*lines, *_backup_warnings(result)])
+
+
+def _backup_warnings(result: BackedUp) -> list[str]:
+    lines = []
+    if result.vm_resumed:
+        lines.append(
+            "Warning: QEMU had paused the VM for a while: a disk error, or too little space."
+        )
+    if result.left:
+        lines.append(f"Warning: cleaning up is left to the next backup. {result.left}")
+    return lines
+
+
+def backup_data(result: BackedUp) -> dict[str, Any]:
+    """Return the same as plain data."""
+    return {
+        "point": f"{result.chain}/{result.point.seq:06d}",
+        "seconds": result.seconds,
+        "stored_bytes": stored_bytes(result.point),
+        "left": result.left,
+        "vm_resumed": result.vm_resumed,
+        "unchanged": result.unchanged,
+        "manifest": msgspec.to_builtins(result.point),
+    }
+
+
+def verify_text(results: Sequence[Verified]) -> str:
+    """Say what was found of each point."""
+    lines = []
+    for result in results:
+        if result.good:
+            words = "data correct" if result.content else "files complete"
+            lines.append(f"{result.point}  good: {words}")
+        else:
+            lines += [f"{result.point}  BAD: {problem}" for problem in result.problems]
+    return "\n".join(lines)
+
+
+def restore_text(result: Restored) -> str:
+    """Say what was restored."""
+    lines = [f"Restored {result.point}: {format_bytes(result.content_bytes)} of content, checked."]
+    lines += [f"  {click.format_filename(path)}" for path in result.files]
+    lines += [f"Note: {note}." for note in result.notes]
+    return "\n".join(lines)
+
+
+def restore_data(result: Restored) -> dict[str, Any]:
+    """Return the same as plain data."""
+    return {
+        "point": result.point,
+        "files": [str(path) for path in result.files],
+        "content_bytes": result.content_bytes,
+        "notes": list(result.notes),
+    }
+
+
+def convert_text(result: Converted) -> str:
+    """Say what image a disk has now, where the other one is, and how to go back."""
+    image, kept = click.format_filename(result.image), click.format_filename(result.kept)
+    if result.undone:
+        return (
+            f"Disk {result.disk!r} of VM {result.vm!r} has its raw image {image} again.\n"
+            f"The qcow2 image {kept} is kept. Delete it, and the note "
+            f"{click.format_filename(result.note)}, when you no longer need it."
+        )
+    amount = f": {format_bytes(result.content_bytes)} of content" if result.content_bytes else ""
+    return (
+        f"Disk {result.disk!r} of VM {result.vm!r} is now qcow2{amount}, compared with the raw "
+        f"image.\n  {image}\n"
+        f"The raw image is kept until you delete it, best when the VM has run well for a while:\n"
+        f"  {kept}\n"
+        f"To go back: {convert_command(result.vm, result.disk, '--undo')}"
+    )
