@@ -405,12 +405,13 @@ def lengthen(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage", "words"),
     [
-        ("vda.qcow2", Path.unlink, "vda.qcow2: No such file"),
-        ("vda.qcow2", cut, "vda.qcow2 has"),
-        ("vda.qcow2", lengthen, "vda.qcow2 has"),
-        ("domain.xml", Path.unlink, "domain.xml: No such file"),
-        ("domain.xml", cut, "domain.xml has 8 bytes instead of 9"),
-        ("vda.index", Path.unlink, "vda.index is missing"),
+        ("vda.qcow2", Path.unlink, "vda.qcow2: it is missing"),
+        ("vda.qcow2", cut, "vda.qcow2: it has"),
+        ("vda.qcow2", lengthen, "vda.qcow2: it has"),
+        ("domain.xml", Path.unlink, "domain.xml: it is missing"),
+        ("domain.xml", cut, "domain.xml: it has 8 bytes instead of 9"),
+        ("vda.index", Path.unlink, "vda.index: it is missing"),
+        ("vda.index", cut, "vda.index: it has 51 bytes instead of 52"),
     ],
 )
 def test_missing_and_changed_sizes_are_told_and_spread_to_what_builds_on_them(
@@ -426,6 +427,23 @@ def test_missing_and_changed_sizes_are_told_and_spread_to_what_builds_on_them(
     assert broken.keys() == {0, 1}
     assert broken[0].startswith(words)
     assert only(store).newest_intact is None
+
+
+def test_all_that_is_wrong_is_told_file_by_file(
+    store: LocalStore, chain: Chain, points: list[Point]
+) -> None:
+    place = place_of(store, chain, "000001-inc")
+    (place / "vda.qcow2").unlink()
+    (place / "vda.qcow2").mkdir()
+    cut(place / "vda.index")
+    (place / "domain.xml").unlink()
+    (place / "domain.xml").symlink_to("domain.xml")
+    first, second = only(store).points
+    assert first.flaws == ()
+    assert [flaw.file for flaw in second.flaws] == ["vda.qcow2", "vda.index", "domain.xml"]
+    reasons = [flaw.reason for flaw in second.flaws]
+    assert reasons[0] == "it is no file"
+    assert reasons[2] == "it cannot be looked at (Too many levels of symbolic links)"
 
 
 @pytest.mark.parametrize(

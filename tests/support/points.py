@@ -9,6 +9,7 @@ from vm_babysitter.domain.chain import (
     Chain,
     ChainState,
     Checkpoint,
+    Flaw,
     Method,
     Point,
     PointDisk,
@@ -128,10 +129,19 @@ def chain(
     directory: str = "20261122T021500Z",
     archived: str = "",
 ) -> Chain:
-    """Return a chain of these points; ``archived`` says why it is closed."""
+    """Return a chain of these points, begun when its directory says.
+
+    ``archived`` says why it is closed.
+    """
     stored = tuple(p if isinstance(p, StoredPoint) else StoredPoint(p) for p in points)
     state = ChainState.ARCHIVED if archived else ChainState.LIVE
-    return Chain(id, directory, state, archived, stored)
+    created = datetime.strptime(directory, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    return Chain(id, directory, state, archived, created, stored)
+
+
+def damaged(point: Point, file: str = "vda.qcow2", reason: str = "it is missing") -> StoredPoint:
+    """Return a point as stored, one file of which is not whole."""
+    return StoredPoint(point, (Flaw(file, reason),))
 
 
 def attempt(seq: int = 0, *, chain_id: str = CHAIN_ID, nonce: str = "abcdef") -> Attempt:

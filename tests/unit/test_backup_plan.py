@@ -15,6 +15,7 @@ from tests.support.points import (
     bitmap_of,
     chain,
     compared_disk,
+    damaged,
     disk_state,
     good,
     line,
@@ -28,7 +29,6 @@ from vm_babysitter.domain.chain import (
     MAX_POINTS,
     Chain,
     Method,
-    StoredPoint,
     UnreadablePoint,
     live_chain,
 )
@@ -55,7 +55,7 @@ def full_points(count: int) -> Chain:
 NEW_CHAINS: dict[str, tuple[Chain, bool, str]] = {
     "a full was asked for": (full_points(2), True, "asked for"),
     "every point is broken": (
-        chain(StoredPoint(point(), "vda.qcow2 is missing")),
+        chain(damaged(point())),
         False,
         "missing",
     ),
@@ -280,6 +280,15 @@ def test_the_youngest_live_chain_grows() -> None:
     assert live_chain([newer, archived, older]) == newer
     assert live_chain([archived]) is None
     assert live_chain([]) is None
+
+
+def test_the_youngest_is_the_one_that_was_begun_last_whatever_its_folder_is_called() -> None:
+    older = chain(point(), directory="20260101T000000Z")
+    newer = chain(point(), id=OTHER_CHAIN, directory="20260202T000000Z")
+    renamed = replace(newer, directory="1 before the upgrade")
+    assert live_chain([renamed, older]) == renamed
+    same = replace(older, directory="z")
+    assert live_chain([same, older]) == same
 
 
 def test_a_chain_that_never_got_a_point_does_not_count() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.support.points import CHAIN_ID, attempt, bitmap_of, chain, line, point, point_disk
 from vm_babysitter.domain.chain import (
     Chain,
+    Flaw,
     Point,
     StoredPoint,
     UnreadablePoint,
@@ -22,8 +23,12 @@ from vm_babysitter.domain.chain import (
 FULL, FIRST, SECOND = line(3)
 
 
+def flaws(words: str) -> tuple[Flaw, ...]:
+    return (Flaw("", words),) if words else ()
+
+
 def damaged(damage: dict[int, str]) -> Chain:
-    return chain(*(StoredPoint(p, damage.get(p.seq, "")) for p in line(4)))
+    return chain(*(StoredPoint(p, flaws(damage.get(p.seq, ""))) for p in line(4)))
 
 
 def test_names_are_the_documented_ones() -> None:
@@ -98,6 +103,43 @@ def test_the_next_number_is_one_that_nothing_has_had(
 def test_a_problem_found_later_is_noted_and_does_not_hide_an_earlier_one() -> None:
     found = damaged({2: "first"}).with_problem(2, "second").with_problem(1, "index")
     assert [stored.problem for stored in found.points] == ["", "index", "first", ""]
+
+
+def test_a_flaw_says_which_file_it_is_of() -> None:
+    assert str(Flaw("vda.qcow2", "it is missing")) == "vda.qcow2: it is missing"
+    assert str(Flaw("", "its manifest lies")) == "its manifest lies"
+
+
+BOTH = (point_disk("vda"), point_disk("vdb"))
+ON_BOTH = tuple(point_disk(t, parent="000000-full") for t in ("vda", "vdb"))
+
+
+@pytest.mark.parametrize(
+    ("seq", "flaw", "vda", "vdb"),
+    [
+        (0, Flaw("vda.qcow2", "bad"), "it builds on 000000: vda.qcow2: bad", ""),
+        (1, Flaw("vda.index", "bad"), "vda.index: bad", ""),
+        (1, Flaw("vdb.qcow2", "bad"), "", "vdb.qcow2: bad"),
+        (0, Flaw("nvram.fd", "bad"), "", ""),
+        (1, Flaw("domain.xml", "bad"), "", ""),
+        (0, Flaw("", "bad"), "it builds on 000000: bad", "it builds on 000000: bad"),
+    ],
+)
+def test_a_disk_has_a_problem_only_where_its_own_layers_have_one(
+    seq: int, flaw: Flaw, vda: str, vdb: str
+) -> None:
+    points = [StoredPoint(point(0, disks=BOTH)), StoredPoint(point(1, 0, disks=ON_BOTH))]
+    points[seq] = replace(points[seq], flaws=(Flaw("tpm-x", "bad"), flaw))
+    found = chain(*points)
+    assert (found.disk_problem(1, "vda"), found.disk_problem(1, "vdb")) == (vda, vdb)
+    assert 1 in found.broken
+
+
+def test_a_disk_of_which_a_manifest_is_missing_has_a_problem() -> None:
+    assert "000000 it builds on is missing" in chain(FIRST).disk_problem(1, "vda")
+    for seq, target in ((7, "vda"), (1, "vdz")):
+        with pytest.raises(KeyError):
+            chain(*line(3)).disk_problem(seq, target)
 
 
 def test_the_lineage_goes_from_a_point_to_its_full() -> None:
@@ -189,7 +231,7 @@ def test_the_newest_intact_point_always_has_a_whole_lineage(
     parents: list[int], damage: set[int]
 ) -> None:
     points = [point(0), *(point(i, min(p, i - 1)) for i, p in enumerate(parents, 1))]
-    found = chain(*(StoredPoint(p, "x" if p.seq in damage else "") for p in points))
+    found = chain(*(StoredPoint(p, flaws("x" if p.seq in damage else "")) for p in points))
     intact = [p.seq for p in points if not damage & {q.seq for q in found.lineage(p.seq)}]
     assert set(found.broken) == {p.seq for p in points} - set(intact)
     newest = found.newest_intact

@@ -20,6 +20,7 @@ from tests.support.points import (
     bitmap_of,
     chain,
     compared_disk,
+    damaged,
     disk_state,
     good,
     line,
@@ -31,7 +32,7 @@ from vm_babysitter.cli import render_plans, render_points, render_results
 from vm_babysitter.cli.composition import Effort, Place
 from vm_babysitter.cli.main import cli
 from vm_babysitter.domain.backup_plan import plan_backup
-from vm_babysitter.domain.chain import StoredPoint, UnreadablePoint
+from vm_babysitter.domain.chain import UnreadablePoint
 from vm_babysitter.domain.errors import (
     BabysitterError,
     Busy,
@@ -517,14 +518,14 @@ def test_points_of_an_unknown_vm_end_with_10(app: FakeApp) -> None:
 def test_broken_and_unreadable_points_say_what_is_wrong() -> None:
     full, first, second = line(3)
     found = replace(
-        chain(StoredPoint(full), StoredPoint(first, "vda.qcow2 is missing"), second),
+        chain(full, damaged(first), second),
         unreadable=(UnreadablePoint(3, "000003-inc", "its manifest is torn"),),
     )
     vms = [(StoredVm("u", ("old name", NAME), "d"), [found])]
     rows = render_points.points_text(vms).splitlines()
     assert all(row.startswith(NAME) for row in rows[1:])
-    assert rows[2].endswith("vda.qcow2 is missing")
-    assert rows[3].endswith("it builds on 000001: vda.qcow2 is missing")
+    assert rows[2].endswith("vda.qcow2: it is missing")
+    assert rows[3].endswith("it builds on 000001: vda.qcow2: it is missing")
     assert rows[4].endswith("damaged: its manifest is torn")
     data = render_points.points_data(vms)
     assert [bool(p["problem"]) for p in data] == [False, True, True, True]

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.support.points import attempt, chain, line
-from vm_babysitter.domain.chain import Chain, StoredPoint, UnreadablePoint
+from tests.support.points import attempt, chain, damaged, line
+from vm_babysitter.domain.chain import Chain, UnreadablePoint
 from vm_babysitter.domain.offline import Current, Evidence, Stamp, is_same, is_settled
 
 NOW = datetime(2026, 11, 24, 2, 15, tzinfo=UTC)
@@ -33,10 +33,10 @@ def test_a_note_counts_for_the_newest_point_as_long_as_nothing_newer_was_begun()
     "found",
     [
         noted(chain(*line(3))),
-        noted(chain(*line(2), StoredPoint(line(3)[2], "vda.qcow2 is missing"))),
+        noted(chain(*line(2), damaged(line(3)[2]))),
         noted(replace(chain(*POINTS), attempts=(attempt(2),))),
         noted(replace(chain(*POINTS), unreadable=(UnreadablePoint(2, "000002-inc", "x"),))),
-        noted(chain(POINTS[0], StoredPoint(POINTS[1], "vda.index is missing"))),
+        noted(chain(POINTS[0], damaged(POINTS[1], "vda.index"))),
         noted(chain(*POINTS), replace(NOTED, nonce="ffffff")),
         noted(chain(*POINTS), replace(NOTED, seq=0)),
     ],

@@ -194,12 +194,34 @@ def chain8(chain_id: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Flaw:
+    """Something of a restore point that is not as it was written."""
+
+    file: str
+    """Name of the file in the point's directory; empty where the whole point cannot be used."""
+    reason: str
+    """In words: ``it is missing``."""
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.reason}" if self.file else self.reason
+
+
+@dataclass(frozen=True, slots=True)
 class StoredPoint:
     """A committed point as found in the store."""
 
     point: Point
-    problem: str = ""
-    """Why nothing can build on this point; empty if it is whole as far as a look can tell."""
+    flaws: tuple[Flaw, ...] = ()
+    """All that is known to be wrong with it; none if it is whole as far as a look can tell."""
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can build on this point, in words; empty if there is no flaw."""
+        return str(self.flaws[0]) if self.flaws else ""
+
+    def flaw_of(self, *files: str) -> Flaw | None:
+        """Return what is wrong with any of these files, or with the point as a whole."""
+        return next((flaw for flaw in self.flaws if flaw.file in ("", *files)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +243,8 @@ class Chain:
     state: ChainState
     why: str
     """Why it is archived; empty for a live chain."""
+    created: datetime
+    """When it was begun: of two chains this tells which is the younger, whatever their names."""
     points: tuple[StoredPoint, ...]
     attempts: tuple["Attempt", ...] = ()
     """Unfinished points: what a crash left."""
@@ -272,10 +296,32 @@ class Chain:
                 reasons[point.seq] = f"it builds on {point.parent:06d}: {reasons[point.parent]}"
         return reasons
 
+    def disk_problem(self, seq: int, target: str) -> str:
+        """Say why one disk of a point cannot be restored, empty if it can.
+
+        Only what is wrong with the images and indexes of this disk counts, and with manifests.
+
+        Raises:
+            KeyError: there is no such point, or it has no such disk.
+        """
+        stored = self.find(seq)
+        if stored is None or stored.point.disk(target) is None:
+            raise KeyError((seq, target))
+        try:
+            layers = disk_layers(self.lineage(seq), target)
+        except KeyError:
+            return self.broken.get(seq) or f"what disk {target} builds on is missing"
+        for point, disk in layers:
+            found = self.find(point.seq)
+            flaw = found and found.flaw_of(disk.file, disk.index)
+            if flaw:
+                return str(flaw) if point.seq == seq else f"it builds on {point.seq:06d}: {flaw}"
+        return ""
+
     def with_problem(self, seq: int, problem: str) -> "Chain":
         """Return this chain with a problem noted at one of its points."""
         points = tuple(
-            replace(p, problem=p.problem or problem) if p.point.seq == seq else p
+            replace(p, flaws=(*p.flaws, Flaw("", problem))) if p.point.seq == seq else p
             for p in self.points
         )
         return replace(self, points=points)
@@ -325,7 +371,7 @@ def live_chain(chains: Sequence[Chain]) -> Chain | None:
     One that never got a point does not count: what it has is an attempt, to be undone.
     """
     live = [c for c in chains if c.state is ChainState.LIVE and (c.points or c.unreadable)]
-    return max(live, key=lambda chain: chain.directory, default=None)
+    return max(live, key=lambda chain: (chain.created, chain.directory), default=None)
 
 
 def layers_after(

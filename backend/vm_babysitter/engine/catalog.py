@@ -90,7 +90,7 @@ def find_point(store: Store, vm_name: str, wanted: str) -> FoundPoint:
 def _latest(vm: StoredVm, chains: Sequence[Chain], vm_name: str) -> FoundPoint:
     """Return the newest point by order, not by time: a clock may have been wrong."""
     chain = live_chain(chains) or max(
-        (c for c in chains if c.points), key=lambda c: c.directory, default=None
+        (c for c in chains if c.points), key=lambda c: (c.created, c.directory), default=None
     )
     if chain is None or not chain.points:
         raise PointNotFound(vm_name, LATEST)

@@ -41,6 +41,11 @@ _CHUNK = 4096
 _DIGEST_CHUNK = _ENTRY.size << 16
 
 
+def index_size(entries: int) -> int:
+    """Return the bytes of an index with so many entries."""
+    return _FRAME + entries * _ENTRY.size
+
+
 class IndexWriter:
     """The index of a disk of ``size`` bytes, being written.
 

@@ -117,7 +117,7 @@ class LocalStore:
         document = ChainDocument(chain_id, vm.uuid, ChainState.LIVE, "", started)
         documents.write(path / layout.CHAIN_FILE, "chain", document)
         failing(directory, lambda: fsync_directory(directory))
-        return Chain(chain_id, path.name, ChainState.LIVE, "", ())
+        return Chain(chain_id, path.name, ChainState.LIVE, "", started, ())
 
     def archive(self, vm_uuid: str, chain: Chain, why: str) -> None:
         """See the port."""

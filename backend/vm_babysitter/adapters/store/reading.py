@@ -1,13 +1,16 @@
 """How a chain is read from its directory: what is committed, unfinished or unreadable."""
 
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vm_babysitter.adapters.store import documents, layout
 from vm_babysitter.adapters.store.documents import ChainDocument, failing
+from vm_babysitter.adapters.store.index_file import index_size
 from vm_babysitter.domain.chain import (
     Attempt,
     Chain,
+    Flaw,
     Point,
     StoredPoint,
     UnreadablePoint,
@@ -44,12 +47,13 @@ def read_chain(path: Path, document: ChainDocument) -> Chain:
             problem = "its manifest belongs to another restore point"
             unreadable.append(UnreadablePoint(parsed[0], entry.name, problem))
         else:
-            points.append(StoredPoint(point, _look(entry, point)))
+            points.append(StoredPoint(point, tuple(_look(entry, point))))
     return Chain(
         id=document.id,
         directory=path.name,
         state=document.state,
         why=document.why,
+        created=document.created,
         points=tuple(points),
         attempts=attempts,
         unreadable=tuple(unreadable),
@@ -78,22 +82,31 @@ def _attempts(entries: Sequence[Path]) -> Iterator[Attempt]:
             yield attempt
 
 
-def _look(path: Path, point: Point) -> str:
-    """Say what of a point's files is missing or has another size, empty if nothing."""
-    wanted = [(disk.file, disk.file_size) for disk in point.disks]
-    wanted += [(file.name, file.size) for file in point.files]
-    wanted_names = [name for name, _ in wanted] + [disk.index for disk in point.disks]
-    wanted_names += [disk.target for disk in point.disks]
-    if not all(layout.FILE_NAME.fullmatch(name) for name in wanted_names):
-        return "its manifest names a file outside of its folder"
+def _look(path: Path, point: Point) -> Iterator[Flaw]:
+    """Tell what of a point's files is missing or has another size."""
+    names = [disk.file for disk in point.disks] + [file.name for file in point.files]
+    names += [disk.index for disk in point.disks] + [disk.target for disk in point.disks]
+    if not all(layout.FILE_NAME.fullmatch(name) for name in names):
+        yield Flaw("", "its manifest names a file outside of its folder")
+        return  # nothing outside is so much as looked at
     if point.parent is not None and point.parent >= point.seq:
-        return f"it claims to build on a later restore point, {point.parent:06d}"
-    for name, size in wanted:
-        try:
-            found = (path / name).stat().st_size
-        except OSError as error:
-            return f"{name}: {error.strerror}"
-        if found != size:
-            return f"{name} has {found} bytes instead of {size}"
-    missing = [disk.index for disk in point.disks if not (path / disk.index).is_file()]
-    return f"{missing[0]} is missing" if missing else ""
+        yield Flaw("", f"it claims to build on a later restore point, {point.parent:06d}")
+    for disk in point.disks:
+        yield from _look_at(path, disk.file, disk.file_size)
+        yield from _look_at(path, disk.index, index_size(disk.index_entries))
+    for file in point.files:
+        yield from _look_at(path, file.name, file.size)
+
+
+def _look_at(path: Path, name: str, size: int) -> Iterator[Flaw]:
+    try:
+        found = (path / name).stat()
+    except FileNotFoundError:
+        yield Flaw(name, "it is missing")
+    except OSError as error:
+        yield Flaw(name, f"it cannot be looked at ({error.strerror})")
+    else:
+        if not stat.S_ISREG(found.st_mode):
+            yield Flaw(name, "it is no file")
+        elif found.st_size != size:
+            yield Flaw(name, f"it has {found.st_size} bytes instead of {size}")
