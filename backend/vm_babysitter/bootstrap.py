@@ -34,8 +34,9 @@ from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.conversion import ConvertTools
 from vm_babysitter.engine.convert import Convert
 from vm_babysitter.engine.convert_back import ConvertBack
+from vm_babysitter.engine.diagnosing import Diagnoser
 from vm_babysitter.engine.pace import Pace
-from vm_babysitter.engine.planning import Planner
+from vm_babysitter.engine.repair import Repair
 from vm_babysitter.engine.restore import Restore
 from vm_babysitter.engine.tools import ReadTools, Sight, Tools
 from vm_babysitter.engine.verify import Verify
@@ -76,37 +77,49 @@ class Standalone:
         )
 
     @contextmanager
-    def planner(self) -> Iterator[tuple[Planner, Hypervisor]]:
-        """Plan backups of the VMs there are; nothing is created."""
+    def diagnoser(self) -> Iterator[Diagnoser]:
+        """Diagnose VMs and plan their backups; nothing is created."""
         store = self.store() if self._has_store() else None
         with self.hypervisor() as hypervisor:
             offline = ImageDisks(self._images, is_written)
             sight = Sight(hypervisor, offline, LocalSideFiles(), fingerprint)
-            yield Planner(sight, store), hypervisor
+            yield Diagnoser(sight, store)
 
     @contextmanager
     def backup(self, effort: Effort = FULL_SPEED, *, compress: bool = False) -> Iterator[Backup]:
         """Back up VMs; an empty folder becomes a backup folder."""
         with self.hypervisor() as hypervisor:
             store = self.store(create=True, new_image=self._new_image(compress=compress))
-            tools = Tools(
-                hypervisor=hypervisor,
-                exports=NbdExports(),
-                offline=ImageDisks(self._images, is_written),
-                bitmaps=QemuOfflineBitmaps(),
-                places=Workspace(self._runtime, store.path),
-                side_files=LocalSideFiles(),
-                guard=WatchdogGuard(self._runtime, self._place.uri),
-                clock=self._clock,
-                fingerprint=fingerprint,
-                observer=self._observer,
-                cancel=self._cancel,
-                pace=Pace(effort.limit, self._cancel),
-                priority=_priority(effort),
-                versions={"vm-babysitter": __version__},
-                compress=compress,
-            )
-            yield Backup(tools, store)
+            yield Backup(self._tools(hypervisor, store, effort, compress=compress), store)
+
+    @contextmanager
+    def repair(self) -> Iterator[Repair]:
+        """Repair the backups of VMs, those included that libvirt has no more."""
+        with self.hypervisor() as hypervisor:
+            self.store()  # a folder without backups does not become a backup folder by this
+            store = self.store(create=True)
+            yield Repair(self._tools(hypervisor, store, FULL_SPEED, compress=False), store)
+
+    def _tools(
+        self, hypervisor: Hypervisor, store: LocalStore, effort: Effort, *, compress: bool
+    ) -> Tools:
+        return Tools(
+            hypervisor=hypervisor,
+            exports=NbdExports(),
+            offline=ImageDisks(self._images, is_written),
+            bitmaps=QemuOfflineBitmaps(),
+            places=Workspace(self._runtime, store.path),
+            side_files=LocalSideFiles(),
+            guard=WatchdogGuard(self._runtime, self._place.uri),
+            clock=self._clock,
+            fingerprint=fingerprint,
+            observer=self._observer,
+            cancel=self._cancel,
+            pace=Pace(effort.limit, self._cancel),
+            priority=_priority(effort),
+            versions={"vm-babysitter": __version__},
+            compress=compress,
+        )
 
     def verify(self, effort: Effort = FULL_SPEED) -> Verify:
         """Verify points; libvirt is not needed."""

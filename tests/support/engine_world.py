@@ -125,6 +125,10 @@ class EngineWorld:
 
     def backup_killed_at(self, step: str, *, force_full: bool = False) -> None:
         """Begin a backup in a process that is killed with ``kill -9`` when a step begins."""
+        self.killed_at(step, lambda: self.backup(force_full=force_full))
+
+    def killed_at(self, step: str, work: Callable[[], object]) -> None:
+        """Do something in a process that is killed with ``kill -9`` when a step begins."""
 
         def die() -> None:
             self._dead = True
@@ -132,7 +136,7 @@ class EngineWorld:
 
         self.observer.at[step] = die
         with pytest.raises(Killed):
-            self.backup(force_full=force_full)
+            work()
         del self.observer.at[step]
         self._dead = False
         self.store = self.open()

@@ -10,7 +10,8 @@ from vm_babysitter.engine.backup import Backup
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.convert import Convert
 from vm_babysitter.engine.convert_back import ConvertBack
-from vm_babysitter.engine.planning import Planner
+from vm_babysitter.engine.diagnosing import Diagnoser
+from vm_babysitter.engine.repair import Repair
 from vm_babysitter.engine.restore import Restore
 from vm_babysitter.engine.verify import Verify
 from vm_babysitter.ports import Hypervisor, Observer, Store
@@ -53,13 +54,16 @@ class App(Protocol):
     def store(self) -> Store:
         """Open the backup folder."""
 
-    def planner(self) -> AbstractContextManager[tuple[Planner, Hypervisor]]:
-        """Plan backups."""
+    def diagnoser(self) -> AbstractContextManager[Diagnoser]:
+        """Diagnose VMs and plan their backups."""
 
     def backup(
         self, effort: Effort = FULL_SPEED, *, compress: bool = False
     ) -> AbstractContextManager[Backup]:
         """Make backups; ``compress`` stores what shrinks compressed."""
+
+    def repair(self) -> AbstractContextManager[Repair]:
+        """Repair the backups of VMs."""
 
     def verify(self, effort: Effort = FULL_SPEED) -> Verify:
         """Verify points."""

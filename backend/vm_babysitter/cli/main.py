@@ -34,8 +34,10 @@ def cli(
 
 for command in (
     on_vms.vms,
+    on_vms.status,
     on_vms.plan,
     on_vms.backup,
+    on_vms.repair,
     on_store.points,
     on_store.verify,
     on_store.restore,

@@ -4,18 +4,22 @@ import click
 
 from vm_babysitter.cli.composition import Effort
 from vm_babysitter.cli.options import effort_options, json_option, track_snapshots_option
-from vm_babysitter.cli.render_plans import (
-    plan_data,
-    plan_text,
-    unchanged_data,
-    unchanged_text,
-    vms_data,
-    vms_text,
+from vm_babysitter.cli.render_health import (
+    diagnosis_data,
+    diagnosis_text,
+    repair_data,
+    repair_exit,
+    repair_text,
+    status_exit,
+    status_text,
 )
+from vm_babysitter.cli.render_plans import plan_data, plan_text, vms_data, vms_text
 from vm_babysitter.cli.render_results import backup_data, backup_text, convert_text
 from vm_babysitter.cli.session import Session, show
 from vm_babysitter.domain.errors import Exit
+from vm_babysitter.domain.repair_plan import RepairPolicy, plan_repair
 from vm_babysitter.domain.reread import DEFAULT_RUNS
+from vm_babysitter.engine.diagnosing import Wishes
 
 
 @click.command()
@@ -36,22 +40,52 @@ def vms(session: Session, as_json: bool) -> None:
 @click.pass_obj
 def plan(session: Session, vm: str, full: bool, track_snapshots: bool, as_json: bool) -> None:
     """Say what the next backup of VM would do, and why; change nothing."""
-    with session.app(as_json=as_json) as app, app.planner() as (planner, hypervisor):
-        known = None if full else planner.unchanged(vm)
-        if known is not None:
-            show(
-                as_json,
-                lambda: unchanged_data(*known),
-                lambda: unchanged_text(*known),
-            )
-            return
-        found = hypervisor.vm(vm)
-        planned = planner.plan(found, force_full=full, track_snapshots=track_snapshots)
+    with session.app(as_json=as_json) as app, app.diagnoser() as diagnoser:
+        found = diagnoser.diagnose(vm, Wishes(full, track_snapshots))
+        if found.error is not None:
+            if not as_json:
+                click.echo(diagnosis_text(found.diagnosis, plan_repair(found.diagnosis)))
+            raise found.error
+    show(as_json, lambda: plan_data(found), lambda: plan_text(found))
+
+
+@click.command()
+@click.argument("vm", required=False)
+@json_option
+@click.pass_obj
+def status(session: Session, vm: str | None, as_json: bool) -> None:
+    """Say whether the backups of VM, or of all VMs, are good, and what is done if not."""
+    with session.app(as_json=as_json) as app, app.diagnoser() as diagnoser:
+        found = tuple(diagnoser.all()) if vm is None else (diagnoser.diagnose(vm),)
+    diagnoses = [each.diagnosis for each in found]
+    planned = [(diagnosis, plan_repair(diagnosis)) for diagnosis in diagnoses]
     show(
         as_json,
-        lambda: plan_data(found, planned),
-        lambda: plan_text(found, planned),
+        lambda: [diagnosis_data(*each) for each in planned],
+        lambda: status_text(planned),
     )
+    raise SystemExit(int(status_exit(diagnoses)))
+
+
+@click.command()
+@click.argument("vm")
+@click.option(
+    "--remove-lost",
+    is_flag=True,
+    help="Remove restore points of which nothing can be restored, not even one disk.",
+)
+@json_option
+@click.pass_obj
+def repair(session: Session, vm: str, remove_lost: bool, as_json: bool) -> None:
+    """Repair the backups of VM as far as that need not wait for its next backup.
+
+    Nothing is lost by it, and each backup does so by itself before it begins. Only what
+    --remove-lost removes is gone. If this is interrupted, run it again.
+    """
+    with session.app(as_json=as_json) as app, app.repair() as work:
+        result = work.run(vm, RepairPolicy(remove_lost))
+    show(as_json, lambda: repair_data(result), lambda: repair_text(result))
+    raise SystemExit(int(repair_exit(result)))
 
 
 @click.command()

@@ -6,11 +6,14 @@ from typing import Any
 import msgspec
 
 from vm_babysitter.cli.render import convert_command, table
+from vm_babysitter.cli.render_health import diagnosis_data, diagnosis_text
 from vm_babysitter.domain.chain import Chain, Method, Point
 from vm_babysitter.domain.cost import Cost, estimate
+from vm_babysitter.domain.repair_plan import plan_repair
 from vm_babysitter.domain.reread import DEFAULT_RUNS
 from vm_babysitter.domain.vm import Vm, judge_disk
 from vm_babysitter.engine.catalog import point_name
+from vm_babysitter.engine.diagnosing import Diagnosed
 from vm_babysitter.engine.planning import Planned
 from vm_babysitter.lib.units import format_bytes, format_duration
 
@@ -58,11 +61,23 @@ def vms_data(vms: Sequence[Vm]) -> list[dict[str, Any]]:
     ]
 
 
-def plan_text(vm: Vm, planned: Planned) -> str:
-    """Say what the next backup would do and why."""
+def plan_text(found: Diagnosed) -> str:
+    """Say how the backups are, then what the next one would do and why."""
+    diagnosis = found.diagnosis
+    lines = []
+    if diagnosis.points or diagnosis.findings:
+        lines.append(diagnosis_text(diagnosis, plan_repair(diagnosis)))
+    if found.current is not None:
+        lines.append(_unchanged_text(*found.current))
+    if found.planned is not None:
+        lines.append(_next_text(diagnosis.facts.name, found.planned))
+    return "\n".join(lines)
+
+
+def _next_text(vm: str, planned: Planned) -> str:
     plan, cost = planned.plan, _cost(planned)
     kind = "a full backup, in a new backup series" if plan.new_chain else "an increment"
-    lines = [f"The next backup of {vm.name!r} is {kind}:"]
+    lines = [f"The next backup of {vm!r} is {kind}:"]
     lines += [f"  {reason}" for reason in plan.reasons]
     lines += [f"  warning: {warning}" for warning in plan.warnings]
     lines += [f"  note: {note}" for note in plan.notes]
@@ -74,19 +89,28 @@ def plan_text(vm: Vm, planned: Planned) -> str:
     lines += [table(("DISK", "READS ABOUT", "HOW", "WHY"), rows), _cost_text(cost)]
     lines += [
         f"Disk {c.target} can be converted so that only its changes are read, while the VM is off: "
-        + convert_command(vm.name, c.target)
+        + convert_command(vm, c.target)
         for c in cost.disks
         if c.convertible
     ]
     return "\n".join(lines)
 
 
-def plan_data(vm: Vm, planned: Planned) -> dict[str, Any]:
+def plan_data(found: Diagnosed) -> dict[str, Any]:
     """Return the same as plain data."""
+    diagnosis = found.diagnosis
+    data = {"diagnosis": diagnosis_data(diagnosis, plan_repair(diagnosis))}
+    if found.planned is None:
+        since = diagnosis.facts.current or None
+        next_backup: dict[str, Any] = {"level": None, "unchanged_since": since}
+    else:
+        next_backup = _next_data(found.planned)
+    return {"vm": diagnosis.facts.name, "uuid": diagnosis.facts.uuid, **next_backup, **data}
+
+
+def _next_data(planned: Planned) -> dict[str, Any]:
     plan, cost = planned.plan, _cost(planned)
     return {
-        "vm": vm.name,
-        "uuid": vm.uuid,
         "level": plan.level,
         "new_chain": plan.new_chain,
         "parent": None if plan.parent is None else plan.parent.seq,
@@ -134,19 +158,8 @@ def _cost_text(cost: Cost) -> str:
     return f"It reads {least}about {amount}, which takes {time} ({speed})."
 
 
-def unchanged_text(chain: Chain, point: Point) -> str:
-    """Say that the next backup would have nothing to do."""
+def _unchanged_text(chain: Chain, point: Point) -> str:
     return (
         f"The next backup of {point.vm_name!r} has nothing to do: it is off and has not changed "
         f"since restore point {point_name(chain, point.seq)}."
     )
-
-
-def unchanged_data(chain: Chain, point: Point) -> dict[str, Any]:
-    """Return the same as plain data."""
-    return {
-        "vm": point.vm_name,
-        "uuid": point.vm_uuid,
-        "level": None,
-        "unchanged_since": point_name(chain, point.seq),
-    }

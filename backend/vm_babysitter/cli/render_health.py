@@ -1,0 +1,169 @@
+"""Diagnoses and repairs as text for people and as plain data for programs."""
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from vm_babysitter.cli.render import table
+from vm_babysitter.domain.diagnosis import Diagnosis, Health
+from vm_babysitter.domain.errors import Exit
+from vm_babysitter.domain.findings import Finding, Weight
+from vm_babysitter.domain.repair_plan import By, RepairPlan, Step, StepKind
+from vm_babysitter.engine.repair import Repaired
+from vm_babysitter.lib.units import format_bytes, format_duration
+
+HEALTH_WORDS = {
+    Health.GOOD: "good",
+    Health.REPAIRABLE: "repaired by the next backup",
+    Health.RESTORE_ONLY: "to restore only; the next backup is a full one",
+    Health.LOST: "LOST: none can be restored as a whole",
+    Health.NONE: "no backup yet",
+}
+_HEALTH_SENTENCES = {
+    Health.GOOD: "The backups of {vm!r} are good.",
+    Health.REPAIRABLE: "The backups of {vm!r} go on; what is wrong is repaired by itself.",
+    Health.RESTORE_ONLY: (
+        "The backups of {vm!r} can be restored, but nothing can build on them: the next one begins "
+        "a new series."
+    ),
+    Health.LOST: "The backups of {vm!r} are lost: no restore point can be restored as a whole.",
+    Health.NONE: "There is no backup of {vm!r} yet.",
+}
+_MANY = 8
+
+
+def diagnosis_text(diagnosis: Diagnosis, plan: RepairPlan) -> str:
+    """Say whether the backups of a VM are good, what is wrong, what is done, and what is lost."""
+    facts = diagnosis.facts
+    lines = [_HEALTH_SENTENCES[diagnosis.health].format(vm=facts.name)]
+    for finding in diagnosis.findings:
+        lines += _finding_lines(finding)
+    steps = [step for step in plan.steps if step.kind is not StepKind.BACKUP]
+    if steps:
+        lines.append("What is done about it:")
+        texts = [_step_text(step, facts.name) for step in steps]
+        lines += [f"  {number}. {text}" for number, text in enumerate(texts, start=1)]
+    if diagnosis.findings or diagnosis.lost:
+        lines.append(_loss_text(diagnosis))
+    return "\n".join(lines)
+
+
+def _finding_lines(finding: Finding) -> list[str]:
+    lines = [f"  - {finding.what}"]
+    shown = finding.evidence[:_MANY]
+    lines += [f"      {piece}" for piece in shown]
+    if len(finding.evidence) > len(shown):
+        lines.append(f"      and {len(finding.evidence) - len(shown)} more")
+    return lines
+
+
+def _step_text(step: Step, vm: str) -> str:
+    words = step.what
+    if step.read_bytes:
+        time = f", about {format_duration(step.seconds)}" if step.seconds >= 1 else ""
+        words += f" (reads {format_bytes(step.read_bytes)}{time})"
+    if step.loss:
+        words += f"; lost by it: {step.loss}"
+    if step.needs_consent:
+        options_end = ["--"] if vm.startswith("-") else []
+        command = ["vm-babysitter", "--standalone", "repair", "--remove-lost", *options_end, vm]
+        words += f". Only if you say so: {shlex.join(command)}"
+    elif step.by is By.BACKUP:
+        words += " (the next backup)"
+    return words
+
+
+def _loss_text(diagnosis: Diagnosis) -> str:
+    if not diagnosis.lost:
+        return "Nothing is lost."
+    names = [point.name for point in diagnosis.lost]
+    shown = ", ".join(names[:_MANY]) + (f" and {len(names) - _MANY} more" if names[_MANY:] else "")
+    points = "restore point" if len(names) == 1 else "restore points"
+    return f"Lost, as a whole: {len(names)} {points}: {shown}."
+
+
+def diagnosis_data(diagnosis: Diagnosis, plan: RepairPlan) -> dict[str, Any]:
+    """Return the same as plain data."""
+    facts = diagnosis.facts
+    return {
+        "vm": facts.name,
+        "uuid": facts.uuid,
+        "state": None if facts.vm is None else facts.vm.state,
+        "health": diagnosis.health,
+        "newest": None if diagnosis.newest is None else diagnosis.newest.name,
+        "unchanged_since": facts.current or None,
+        "findings": [msgspec.to_builtins(finding) for finding in diagnosis.findings],
+        "points": [
+            {"point": p.name, "problem": p.problem, "disks": list(p.disks)}
+            for p in diagnosis.points
+        ],
+        "steps": [msgspec.to_builtins(step) for step in plan.steps],
+        "lost": list(plan.lost),
+    }
+
+
+def status_text(found: Sequence[tuple[Diagnosis, RepairPlan]]) -> str:
+    """Say of each VM how its backups are, then what is wrong with those that are not good."""
+    if not found:
+        return "There is no VM, and no backup of one."
+    rows = []
+    for diagnosis, _ in found:
+        vm = diagnosis.facts.vm
+        state = "gone" if vm is None else str(vm.state)
+        newest = "-" if diagnosis.newest is None else diagnosis.newest.name
+        rows.append((diagnosis.facts.name, state, newest, _health_words(diagnosis)))
+    lines = [table(("VM", "STATE", "NEWEST POINT", "BACKUPS"), rows)]
+    for diagnosis, plan in found:
+        if _worth_telling(diagnosis):
+            lines += ["", diagnosis_text(diagnosis, plan)]
+    return "\n".join(lines)
+
+
+def _health_words(diagnosis: Diagnosis) -> str:
+    words = HEALTH_WORDS[diagnosis.health]
+    lost = len(diagnosis.lost)
+    return f"{words}, {lost} lost" if lost and diagnosis.health is not Health.LOST else words
+
+
+def _worth_telling(diagnosis: Diagnosis) -> bool:
+    return any(finding.weight is not Weight.NOTE for finding in diagnosis.findings)
+
+
+def status_exit(found: Sequence[Diagnosis]) -> Exit:
+    """Return how `status` ends: warnings if anything is wrong, integrity if all is lost."""
+    if any(diagnosis.health is Health.LOST for diagnosis in found):
+        return Exit.INTEGRITY
+    wrong = any(
+        diagnosis.health not in {Health.GOOD, Health.NONE} or _worth_telling(diagnosis)
+        for diagnosis in found
+    )
+    return Exit.WARNINGS if wrong else Exit.OK
+
+
+def repair_text(result: Repaired) -> str:
+    """Say what was repaired, and how the backups are now."""
+    lines = [f"Done: {step.what}." for step in result.done]
+    lines += [f"Not done yet: {step.what}." for step in result.left]
+    if not lines:
+        lines = ["Nothing was to be repaired."]
+    return "\n".join([*lines, diagnosis_text(result.after.diagnosis, result.plan)])
+
+
+def repair_exit(result: Repaired) -> Exit:
+    """Return how `repair` ends: as `status` would, had it no more to tell than what is left."""
+    after = result.after.diagnosis
+    if after.health is Health.LOST:
+        return Exit.INTEGRITY
+    return Exit.WARNINGS if result.left else Exit.OK
+
+
+def repair_data(result: Repaired) -> dict[str, Any]:
+    """Return the same as plain data."""
+    return {
+        "done": [msgspec.to_builtins(step) for step in result.done],
+        "left": [msgspec.to_builtins(step) for step in result.left],
+        "before": result.before.health,
+        "after": diagnosis_data(result.after.diagnosis, result.plan),
+    }

@@ -1,0 +1,102 @@
+"""What is wrong with a VM's backups, and whether they can go on. Pure.
+
+Facts in, findings out. What is done about them is planned in ``repair_plan``.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vm_babysitter.domain.chain import Chain, live_chain
+from vm_babysitter.domain.findings import Facts, Finding, Weight, find, restorable
+
+
+class Health(StrEnum):
+    """What the backups of a VM are good for."""
+
+    GOOD = "good"
+    """The newest point is whole, and nothing is to be repaired."""
+    REPAIRABLE = "repairable"
+    """The chain goes on; what is wrong is mended or passed over without a person."""
+    RESTORE_ONLY = "restore-only"
+    """There are points to restore, but none to build on: the next backup is a full one."""
+    LOST = "lost"
+    """There were points, and none of them can be restored as a whole."""
+    NONE = "none"
+    """There is no backup yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class PointHealth:
+    """Whether one point can be restored, as far as is known without reading all of it."""
+
+    chain: str
+    seq: int
+    problem: str = ""
+    """Why it cannot be restored as a whole; empty if it can."""
+    disks: tuple[str, ...] = ()
+    """The disks that can be restored."""
+
+    @property
+    def name(self) -> str:
+        """As a user writes it: ``<chain>/<seq>``."""
+        return f"{self.chain}/{self.seq:06d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What was found of a VM's backups."""
+
+    facts: Facts
+    health: Health
+    findings: tuple[Finding, ...]
+    points: tuple[PointHealth, ...]
+    """All there are, in order."""
+
+    @property
+    def newest(self) -> PointHealth | None:
+        """The newest point that can be restored as a whole."""
+        good = [point for point in self.points if not point.problem]
+        return good[-1] if good else None
+
+    @property
+    def lost(self) -> tuple[PointHealth, ...]:
+        """The points that cannot be restored as a whole."""
+        return tuple(point for point in self.points if point.problem)
+
+
+def diagnose(facts: Facts) -> Diagnosis:
+    """Find what is wrong with a VM's backups."""
+    points = tuple(_points(facts.chains))
+    findings = find(facts)
+    return Diagnosis(facts, _health(facts, points, findings), findings, points)
+
+
+def _health(facts: Facts, points: Sequence[PointHealth], findings: Sequence[Finding]) -> Health:
+    live = live_chain(facts.chains)
+    if not points:
+        return Health.NONE
+    if all(point.problem for point in points):
+        return Health.LOST
+    if live is None or live.newest_intact is None:
+        return Health.RESTORE_ONLY
+    passed_over = any(seq > live.newest_intact.seq for seq in live.broken)
+    unreadable = any(u.seq > live.newest_intact.seq for u in live.unreadable)
+    mended = any(finding.weight is Weight.MENDED for finding in findings)
+    return Health.REPAIRABLE if passed_over or unreadable or mended else Health.GOOD
+
+
+def _points(chains: Sequence[Chain]) -> Iterator[PointHealth]:
+    for chain in sorted(chains, key=lambda c: (c.created, c.directory)):
+        broken = chain.broken
+        found = [
+            PointHealth(
+                chain.directory,
+                stored.point.seq,
+                broken.get(stored.point.seq, ""),
+                restorable(chain, stored.point),
+            )
+            for stored in chain.points
+        ]
+        found += [PointHealth(chain.directory, u.seq, u.problem) for u in chain.unreadable]
+        yield from sorted(found, key=lambda point: point.seq)

@@ -1,0 +1,328 @@
+"""What is wrong with a VM's backups, one finding for each thing. Pure."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vm_babysitter.domain.backup_plan import BackupPlan
+from vm_babysitter.domain.bitmaps import bitmaps_of
+from vm_babysitter.domain.chain import (
+    Attempt,
+    Chain,
+    ChainState,
+    Method,
+    Point,
+    checkpoint_prefix,
+    live_chain,
+)
+from vm_babysitter.domain.cost import Cost
+from vm_babysitter.domain.oddity import Oddity, OddityKind
+from vm_babysitter.domain.vm import DiskState, PowerState, Vm
+
+
+class Code(StrEnum):
+    """What a finding is about; stable, for programs."""
+
+    INTERRUPTED = "interrupted"
+    UNFINISHED = "unfinished"
+    STUCK = "stuck"
+    METADATA_LEFT = "metadata-left"
+    SEVERAL_LIVE = "several-live"
+    RENAMED = "renamed"
+    RELINK = "relink"
+    DAMAGED = "damaged"
+    UNREADABLE = "unreadable"
+    MISSING = "missing"
+    TRACKING_DAMAGED = "tracking-damaged"
+    TRACKING_LOST = "tracking-lost"
+    ODD = "odd"
+    HOST = "host"
+    VM_GONE = "vm-gone"
+    NO_BACKUP = "no-backup-possible"
+
+
+class Weight(StrEnum):
+    """What a finding asks for."""
+
+    NOTE = "note"
+    """Nothing."""
+    MENDED = "mended"
+    """It is mended or worked around by itself, and nothing is lost."""
+    LOSS = "loss"
+    """Restore points are lost; backups go on by themselves."""
+    PERSON = "person"
+    """Somebody has to see to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    code: Code
+    weight: Weight
+    what: str
+    """A sentence for a user, without a full stop."""
+    evidence: tuple[str, ...] = ()
+    """What shows it: names of files, bitmaps, jobs."""
+    chain: str = ""
+    """Directory of the chain it is about."""
+    seqs: tuple[int, ...] = ()
+    """Sequence numbers of the points it is about."""
+    targets: tuple[str, ...] = ()
+    """The disks that it is about."""
+    way_out: str = ""
+    """What a person can do, where one has to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unlinked:
+    """An image of a point whose header is not what was written."""
+
+    chain: str
+    seq: int
+    file: str
+    reason: str
+    size: int
+    """Bytes of the image, all of which are read to tell whether the header can be put back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a VM and its backups at one moment."""
+
+    name: str
+    uuid: str
+    chains: tuple[Chain, ...] = ()
+    """All of them, with the flaws that a look at files, indexes and headers shows."""
+    vm: Vm | None = None
+    """None if libvirt has no such VM."""
+    states: tuple[DiskState, ...] = ()
+    """Bitmaps of its disks; empty where they could not be looked at."""
+    checkpoints: tuple[str, ...] = ()
+    """Names of those that libvirt knows."""
+    job_socket: str = ""
+    """NBD socket of the backup job that libvirt has under way for it."""
+    oddities: tuple[Oddity, ...] = ()
+    unlinked: tuple[Unlinked, ...] = ()
+    """Of all chains; the backup is planned as if these headers were put back."""
+    next: BackupPlan | None = None
+    """What the next backup would do; None where it cannot be planned, or has nothing to do."""
+    cost: Cost | None = None
+    """Of the next backup."""
+    hindrance: str = ""
+    """Why it cannot be planned, with the way out; empty if it can."""
+    transient: bool = False
+    """Whether that may well be otherwise in a moment."""
+    current: str = ""
+    """Name of the point that the VM, which is off, still is; then nothing is to be done."""
+    since: str = ""
+    """What became of host and VM since the last backup, if it is worth a word."""
+
+
+def find(facts: Facts) -> tuple[Finding, ...]:
+    """Find all that is not as it should be."""
+    return (
+        *_of_attempts(facts),
+        *_of_leftovers(facts),
+        *(_of_oddity(oddity) for oddity in facts.oddities),
+        *map(_of_header, facts.unlinked),
+        *(found for chain in facts.chains for found in _of_damage(chain)),
+        *_of_tracking(facts),
+        *_of_surroundings(facts),
+    )
+
+
+def restorable(chain: Chain, point: Point) -> tuple[str, ...]:
+    """Return the disks of a point that can be restored, by their targets."""
+    targets = [disk.target for disk in point.disks]
+    return tuple(t for t in targets if not chain.disk_problem(point.seq, t))
+
+
+def _of_attempts(facts: Facts) -> Iterator[Finding]:
+    for chain in facts.chains:
+        for attempt in chain.attempts:
+            name = f"{chain.directory}/{attempt.seq:06d}"
+            stored = chain.find(attempt.seq)
+            committed = stored is not None and stored.point.nonce == attempt.nonce
+            if committed:
+                code, what = Code.UNFINISHED, f"{name} is complete, but not what follows"
+            else:
+                code, what = Code.INTERRUPTED, f"a backup, {name}, was interrupted"
+            evidence = tuple(_remains(facts, attempt))
+            yield Finding(code, Weight.MENDED, what, evidence, chain.directory, (attempt.seq,))
+            if attempt.ran and facts.vm and facts.vm.state is PowerState.STUCK:
+                yield Finding(
+                    Code.STUCK,
+                    Weight.MENDED,
+                    "QEMU has paused the VM because of a disk error while that backup ran, for "
+                    "want of working space most likely",
+                    chain=chain.directory,
+                    seqs=(attempt.seq,),
+                )
+
+
+def _remains(facts: Facts, attempt: Attempt) -> Iterator[str]:
+    yield f"begun {attempt.started:%Y-%m-%d %H:%M:%S} UTC"
+    if attempt.socket and attempt.socket == facts.job_socket:
+        yield "its job is still running in QEMU"
+    bitmaps = bitmaps_of(facts.states, attempt.checkpoint)
+    if bitmaps:
+        targets = sorted({target for _, targets in bitmaps for target in targets})
+        yield f"its change tracking is still on {_disks(targets)}"
+
+
+def _of_leftovers(facts: Facts) -> Iterator[Finding]:
+    ours = _ours(facts)
+    left = tuple(name for name in facts.checkpoints if name.startswith(ours)) if ours else ()
+    if left:
+        what = (
+            "libvirt still has checkpoints of ours on record, which keep the VM from being removed"
+        )
+        yield Finding(Code.METADATA_LEFT, Weight.MENDED, what, left)
+    growing = live_chain(facts.chains)
+    older = [
+        chain.directory
+        for chain in facts.chains
+        if chain.state is ChainState.LIVE and chain.points and chain is not growing
+    ]
+    for directory in older:
+        what = f"the series {directory} was to be closed when a newer one was begun"
+        yield Finding(Code.SEVERAL_LIVE, Weight.MENDED, what, chain=directory)
+
+
+def _of_oddity(oddity: Oddity) -> Finding:
+    if oddity.kind is OddityKind.RENAMED_POINT:
+        code, weight = Code.RENAMED, Weight.MENDED
+    else:
+        code, weight = Code.ODD, Weight.NOTE
+    seqs = () if oddity.seq is None else (oddity.seq,)
+    return Finding(
+        code, weight, oddity.reason, (oddity.path,), oddity.chain, seqs, way_out=oddity.way_out
+    )
+
+
+def _of_header(link: Unlinked) -> Finding:
+    name = f"{link.chain}/{link.seq:06d}"
+    return Finding(
+        Code.RELINK,
+        Weight.MENDED,
+        f"the header of an image of restore point {name} is not what was written: {link.reason}",
+        (f"{name}/{link.file}",),
+        link.chain,
+        (link.seq,),
+    )
+
+
+def _of_damage(chain: Chain) -> Iterator[Finding]:
+    """Name each point that is damaged itself or gone, and those that it takes with it."""
+    taken = _taken_along(chain)
+    for stored in chain.points:
+        if not stored.flaws:
+            continue
+        seq = stored.point.seq
+        evidence = tuple(
+            filter(None, (f"{f.file}: {f.reason}" if f.file else f.reason for f in stored.flaws))
+        )
+        what = f"restore point {chain.directory}/{seq:06d} is damaged"
+        yield _loss(Code.DAMAGED, what, evidence, chain, (seq, *taken.get(seq, ())))
+    for unreadable in chain.unreadable:
+        seq = unreadable.seq
+        what = f"restore point {chain.directory}/{seq:06d} cannot be read"
+        evidence = (f"{unreadable.directory}: {unreadable.problem}",)
+        yield _loss(Code.UNREADABLE, what, evidence, chain, (seq, *taken.pop(seq, ())))
+    there = {stored.point.seq for stored in chain.points}
+    for seq, children in taken.items():
+        if seq not in there:
+            what = f"restore point {chain.directory}/{seq:06d} is missing"
+            yield _loss(Code.MISSING, what, (), chain, (seq, *children))
+
+
+def _loss(
+    code: Code, what: str, evidence: tuple[str, ...], chain: Chain, seqs: tuple[int, ...]
+) -> Finding:
+    taken = seqs[1:]
+    if taken:
+        names = ", ".join(f"{seq:06d}" for seq in taken)
+        what = f"{what}; {names} {'builds' if len(taken) == 1 else 'build'} on it"
+    partly = _partly(chain, seqs)
+    if partly:
+        what = f"{what}. Single disks can still be restored: {partly}"
+    return Finding(code, Weight.LOSS, what, evidence, chain.directory, seqs)
+
+
+def _partly(chain: Chain, seqs: Sequence[int]) -> str:
+    """Say of which disks of these points at least something can be had."""
+    found: dict[str, list[str]] = {}
+    for stored in chain.points:
+        if stored.point.seq in seqs:
+            for target in restorable(chain, stored.point):
+                found.setdefault(target, []).append(f"{stored.point.seq:06d}")
+    return "; ".join(f"{target} of {', '.join(names)}" for target, names in found.items())
+
+
+def _taken_along(chain: Chain) -> dict[int, list[int]]:
+    """Return which points, whole by themselves, are lost by which other, damaged or gone."""
+    taken: dict[int, list[int]] = {}
+    for stored in chain.points:
+        if stored.flaws or stored.point.seq not in chain.broken:
+            continue
+        wanted = stored.point.parent
+        while wanted is not None:
+            parent = chain.find(wanted)
+            if parent is None or parent.flaws:
+                taken.setdefault(wanted, []).append(stored.point.seq)
+                break
+            wanted = parent.point.parent
+    return taken
+
+
+def _of_tracking(facts: Facts) -> Iterator[Finding]:
+    ours = _ours(facts)
+    damaged = sorted(
+        {
+            (state.target, bitmap.name)
+            for state in facts.states
+            for layer in state.layers
+            for bitmap in layer.bitmaps
+            if ours and bitmap.name.startswith(ours) and bitmap.inconsistent
+        }
+    )
+    if damaged:
+        targets = tuple(dict.fromkeys(target for target, _ in damaged))
+        yield Finding(
+            Code.TRACKING_DAMAGED,
+            Weight.MENDED,
+            f"the change tracking of {_disks(targets)} is damaged: QEMU or the host went down hard",
+            tuple(f"{target}: {name}" for target, name in damaged),
+            targets=targets,
+        )
+    if facts.next is None or facts.next.parent is None:
+        return
+    hurt = {target for target, _ in damaged}
+    for disk in facts.next.disks:
+        if disk.method is Method.SCAN and disk.track and disk.target not in hurt:
+            yield Finding(
+                Code.TRACKING_LOST,
+                Weight.MENDED,
+                f"what changed on disk {disk.target} is not known: {disk.reason}",
+                targets=(disk.target,),
+            )
+
+
+def _of_surroundings(facts: Facts) -> Iterator[Finding]:
+    if facts.since:
+        yield Finding(Code.HOST, Weight.NOTE, facts.since)
+    if facts.vm is None:
+        what = "libvirt has no such VM any more; its backups stay, and can be restored"
+        yield Finding(Code.VM_GONE, Weight.NOTE, what)
+    elif facts.hindrance:
+        weight = Weight.NOTE if facts.transient else Weight.PERSON
+        yield Finding(Code.NO_BACKUP, weight, facts.hindrance)
+
+
+def _ours(facts: Facts) -> tuple[str, ...]:
+    return tuple(checkpoint_prefix(chain.id) for chain in facts.chains)
+
+
+def _disks(targets: Sequence[str]) -> str:
+    return f"{'disk' if len(targets) == 1 else 'disks'} {', '.join(targets)}"

@@ -1,0 +1,225 @@
+"""What is done about a diagnosis, step by step: what it costs, and what is lost by it. Pure."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vm_babysitter.domain.chain import Method, live_chain
+from vm_babysitter.domain.cost import ASSUMED_SPEED
+from vm_babysitter.domain.diagnosis import Diagnosis, Health
+from vm_babysitter.domain.findings import Code, Finding
+
+
+class StepKind(StrEnum):
+    """What a step does; stable, for programs."""
+
+    UNDO = "undo"
+    """What an interrupted backup left: its job, working space, change tracking, files."""
+    FINISH = "finish"
+    """What a completed backup had still to do: end its job, remove its working space."""
+    RESUME = "resume"
+    """Have a VM go on that QEMU paused for want of working space."""
+    FORGET = "forget"
+    """Have libvirt forget checkpoints of ours; change tracking itself stays."""
+    ARCHIVE = "archive"
+    """Close a series that an older backup was to close."""
+    RENAME = "rename"
+    """Give the folder of a restore point its name back."""
+    RELINK = "relink"
+    """Put the header of an image back, if that proves to be all that is wrong with it."""
+    UNTRACK = "untrack"
+    """Take damaged change tracking out of the VM's images."""
+    REMOVE_LOST = "remove-lost"
+    """Remove restore points of which nothing can be restored."""
+    BACKUP = "backup"
+    """The next backup: its new point, and an older series closed when it is complete."""
+
+
+class By(StrEnum):
+    """Who takes a step."""
+
+    BOTH = "both"
+    """`repair` does, and so does each backup before it begins."""
+    BACKUP = "backup"
+    """Only the next backup does."""
+    REPAIR = "repair"
+    """Only `repair` does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a repair."""
+
+    kind: StepKind
+    by: By
+    what: str
+    """A sentence for a user, without a full stop."""
+    read_bytes: int | None = 0
+    """About how many bytes are read for it; None where that is not known yet."""
+    seconds: float = 0.0
+    """About how long that takes."""
+    loss: str = ""
+    """What is lost by it; empty if nothing is."""
+    needs_consent: bool = False
+    """Whether it is taken only if the user says so."""
+    chain: str = ""
+    seqs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RepairPolicy:
+    """What the user agrees to."""
+
+    remove_lost: bool = False
+    """Remove restore points of which nothing can be restored."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepairPlan:
+    """What is done about a diagnosis, in this order."""
+
+    steps: tuple[Step, ...]
+    lost: tuple[str, ...]
+    """The points that cannot be restored as a whole any more, by name. No step loses them:
+    they are lost already, and stay where they are."""
+
+    def of(self, *takers: By) -> tuple[Step, ...]:
+        """Return the steps that these take, those aside that wait for consent."""
+        return tuple(s for s in self.steps if s.by in takers and not s.needs_consent)
+
+
+NO_CONSENT = RepairPolicy()
+
+
+def plan_repair(diagnosis: Diagnosis, policy: RepairPolicy = NO_CONSENT) -> RepairPlan:
+    """Plan what `repair` and the next backup do about what was found."""
+    steps = [
+        step
+        for finding in diagnosis.findings
+        for step in _STEPS.get(finding.code, _nothing)(finding, diagnosis)
+    ]
+    steps += _remove_lost(diagnosis, policy)
+    steps += _next_backup(diagnosis)
+    order = list(StepKind)
+    steps.sort(key=lambda step: order.index(step.kind))
+    return RepairPlan(tuple(steps), tuple(point.name for point in diagnosis.lost))
+
+
+_Steps = Callable[[Finding, Diagnosis], Iterator[Step]]
+
+
+def _nothing(_finding: Finding, _diagnosis: Diagnosis) -> Iterator[Step]:
+    return iter(())
+
+
+def _undo(finding: Finding, _diagnosis: Diagnosis) -> Iterator[Step]:
+    name = f"{finding.chain}/{finding.seqs[0]:06d}"
+    what = f"undo what the interrupted backup {name} left; it never was a restore point"
+    yield Step(StepKind.UNDO, By.BOTH, what, chain=finding.chain, seqs=finding.seqs)
+
+
+def _finish(finding: Finding, _diagnosis: Diagnosis) -> Iterator[Step]:
+    name = f"{finding.chain}/{finding.seqs[0]:06d}"
+    what = f"do what was left to do after the backup {name}"
+    yield Step(StepKind.FINISH, By.BOTH, what, chain=finding.chain, seqs=finding.seqs)
+
+
+def _resume(_finding: Finding, _diagnosis: Diagnosis) -> Iterator[Step]:
+    yield Step(StepKind.RESUME, By.BOTH, "have the VM go on, once its working space is freed")
+
+
+def _forget(_finding: Finding, _diagnosis: Diagnosis) -> Iterator[Step]:
+    what = "have libvirt forget its record of our checkpoints; the change tracking stays"
+    yield Step(StepKind.FORGET, By.BOTH, what)
+
+
+def _archive(finding: Finding, _diagnosis: Diagnosis) -> Iterator[Step]:
+    what = f"close the series {finding.chain}; it is kept"
+    yield Step(StepKind.ARCHIVE, By.BOTH, what, chain=finding.chain)
+
+
+def _rename(finding: Finding, _diagnosis: Diagnosis) -> Iterator[Step]:
+    what = "give the folder its name back"
+    yield Step(StepKind.RENAME, By.BOTH, what, chain=finding.chain, seqs=finding.seqs)
+
+
+def _untrack(finding: Finding, _diagnosis: Diagnosis) -> Iterator[Step]:
+    disks = ", ".join(finding.targets)
+    what = f"take the damaged change tracking out of {disks}: it keeps QEMU from resizing them"
+    yield Step(StepKind.UNTRACK, By.BACKUP, what)
+
+
+def _relink(finding: Finding, diagnosis: Diagnosis) -> Iterator[Step]:
+    size = sum(
+        link.size
+        for link in diagnosis.facts.unlinked
+        if link.chain == finding.chain and link.seq in finding.seqs
+    )
+    what = (
+        f"put the header of {', '.join(finding.evidence)} back, once reading the image has proven "
+        "that nothing else is wrong with it"
+    )
+    yield Step(
+        StepKind.RELINK,
+        By.BOTH,
+        what,
+        size,
+        size / ASSUMED_SPEED,
+        "",
+        False,
+        finding.chain,
+        finding.seqs,
+    )
+
+
+def _remove_lost(diagnosis: Diagnosis, policy: RepairPolicy) -> Iterator[Step]:
+    """Offer to remove what takes room and can never be restored, not even a disk of it."""
+    for chain in diagnosis.facts.chains:
+        mine = [p for p in diagnosis.lost if p.chain == chain.directory]
+        seqs = tuple(p.seq for p in mine if not p.disks and chain.find(p.seq) is not None)
+        if seqs:
+            names = ", ".join(f"{seq:06d}" for seq in seqs)
+            yield Step(
+                StepKind.REMOVE_LOST,
+                By.REPAIR,
+                f"remove what is left of {chain.directory}: {names}, to have the room",
+                loss="what only an expert might still get out of these files",
+                needs_consent=not policy.remove_lost,
+                chain=chain.directory,
+                seqs=seqs,
+            )
+
+
+def _next_backup(diagnosis: Diagnosis) -> Iterator[Step]:
+    facts = diagnosis.facts
+    plan, cost = facts.next, facts.cost
+    if plan is None:
+        return
+    if plan.parent is None:
+        what = f"begin a new series with a full backup: {'; '.join(plan.reasons)}"
+        if diagnosis.health is Health.RESTORE_ONLY and live_chain(facts.chains) is not None:
+            what += "; the old series is closed when that is complete, and kept"
+    else:
+        scanned = [disk.target for disk in plan.disks if disk.method is Method.SCAN]
+        what = f"go on in the same series: {'; '.join(plan.reasons)}"
+        if scanned:
+            what += f"; compare {', '.join(scanned)} as a whole and store what differs"
+    yield Step(
+        StepKind.BACKUP,
+        By.BACKUP,
+        what,
+        cost.read_bytes if cost is not None and cost.complete else None,
+        0.0 if cost is None else cost.seconds,
+    )
+
+
+_STEPS: dict[Code, _Steps] = {
+    Code.INTERRUPTED: _undo,
+    Code.UNFINISHED: _finish,
+    Code.STUCK: _resume,
+    Code.METADATA_LEFT: _forget,
+    Code.SEVERAL_LIVE: _archive,
+    Code.RENAMED: _rename,
+    Code.RELINK: _relink,
+    Code.TRACKING_DAMAGED: _untrack,
+}

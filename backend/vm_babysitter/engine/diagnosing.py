@@ -1,0 +1,132 @@
+"""Looks at a VM and its backups, and says what is wrong with them. Changes nothing."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from vm_babysitter.domain.chain import Chain, Point
+from vm_babysitter.domain.cost import estimate
+from vm_babysitter.domain.diagnosis import Diagnosis, diagnose
+from vm_babysitter.domain.errors import BabysitterError, VmNotFound
+from vm_babysitter.domain.findings import Facts
+from vm_babysitter.domain.reread import DEFAULT_RUNS
+from vm_babysitter.domain.vm import Vm
+from vm_babysitter.engine.catalog import find_vm, point_name
+from vm_babysitter.engine.planning import Planned, Planner
+from vm_babysitter.engine.tools import Sight
+from vm_babysitter.ports import JobKind, Store, StoredVm
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the next backup would be asked for."""
+
+    force_full: bool = False
+    track_snapshots: bool = False
+
+
+NO_WISHES = Wishes()
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosed:
+    """What was found of a VM, and what its next backup would do."""
+
+    diagnosis: Diagnosis
+    vm: Vm | None
+    """None if libvirt has no such VM."""
+    planned: Planned | None = None
+    """None where there is nothing to do, or it cannot be planned."""
+    current: tuple[Chain, Point] | None = None
+    """Chain and newest point of a VM that is off and has not changed since: nothing is to do."""
+    error: BabysitterError | None = None
+    """Why it cannot be planned."""
+
+
+class Diagnoser:
+    """Diagnoses VMs that libvirt has, and those that only have backups left."""
+
+    def __init__(self, sight: Sight, store: Store | None) -> None:
+        """``store`` is None where there is no backup folder yet."""
+        self._hypervisor = sight.hypervisor
+        self._planner = Planner(sight, store)
+        self._store = store
+
+    def all(self) -> Iterator[Diagnosed]:
+        """Diagnose each VM, those that libvirt has first."""
+        known = self._hypervisor.outlines()
+        for vm in known:
+            yield self.diagnose(vm.uuid)
+        uuids = {vm.uuid for vm in known}
+        for stored in self._store.vms() if self._store is not None else ():
+            if stored.uuid not in uuids:
+                yield self._gone(stored)
+
+    def diagnose(self, name: str, wishes: Wishes = NO_WISHES) -> Diagnosed:
+        """Diagnose one VM by name or UUID.
+
+        Raises:
+            VmNotFound: neither libvirt nor the backup folder has it.
+            UnsupportedFormat, StoreFailed, HypervisorError.
+        """
+        try:
+            outline = self._hypervisor.outline(name)
+        except VmNotFound:
+            if self._store is None:
+                raise
+            return self._gone(find_vm(self._store, name))
+        return self._look(outline, wishes)
+
+    def _gone(self, stored: StoredVm) -> Diagnosed:
+        name = stored.names[-1]
+        found = diagnose(self._stored(stored.uuid, name))
+        return Diagnosed(found, None, error=VmNotFound(name))
+
+    def _look(self, vm: Vm, wishes: Wishes) -> Diagnosed:
+        facts = self._stored(vm.uuid, vm.name)
+        current = None if wishes.force_full else self._planner.unchanged(vm.uuid)
+        if current is not None:
+            name = point_name(current[0], current[1].seq)
+            found = diagnose(replace(self._around(facts, vm), current=name))
+            return Diagnosed(found, vm, current=current)
+        try:
+            vm = self._hypervisor.vm(vm.uuid)
+            planned = self._planner.plan(
+                vm, force_full=wishes.force_full, track_snapshots=wishes.track_snapshots
+            )
+        except BabysitterError as error:
+            facts = replace(
+                self._around(facts, vm), hindrance=str(error), transient=error.transient
+            )
+            return Diagnosed(diagnose(facts), vm, error=error)
+        facts = replace(
+            self._around(facts, vm),
+            chains=_with(facts.chains, planned.chain),
+            states=tuple(planned.states.values()),
+            next=planned.plan,
+            cost=estimate(planned.plan, planned.disks, planned.states, planned.chain, DEFAULT_RUNS),
+        )
+        return Diagnosed(diagnose(facts), vm, planned)
+
+    def _stored(self, uuid: str, name: str) -> Facts:
+        """Return what the backup folder tells."""
+        if self._store is None:
+            return Facts(name, uuid)
+        return Facts(name, uuid, self._store.chains(uuid))
+
+    def _around(self, facts: Facts, vm: Vm) -> Facts:
+        """Add what libvirt tells."""
+        job = self._hypervisor.active_job(vm.uuid)
+        ours = job is not None and job.kind is JobKind.BACKUP
+        return replace(
+            facts,
+            vm=vm,
+            checkpoints=self._hypervisor.checkpoints(vm.uuid),
+            job_socket=job.socket if job is not None and ours else "",
+        )
+
+
+def _with(chains: Sequence[Chain], looked_at: Chain | None) -> tuple[Chain, ...]:
+    """Put the chain that planning has looked at more closely in the place of the same one."""
+    if looked_at is None:
+        return tuple(chains)
+    return tuple(looked_at if c.directory == looked_at.directory else c for c in chains)

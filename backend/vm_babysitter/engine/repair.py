@@ -1,0 +1,100 @@
+"""Repairs the backups of a VM: all that is not left to the next backup."""
+
+from dataclasses import dataclass
+
+from vm_babysitter.domain.diagnosis import Diagnosis
+from vm_babysitter.domain.repair_plan import (
+    NO_CONSENT,
+    By,
+    RepairPlan,
+    RepairPolicy,
+    Step,
+    StepKind,
+    plan_repair,
+)
+from vm_babysitter.domain.vm import Vm
+from vm_babysitter.engine.diagnosing import Diagnosed, Diagnoser
+from vm_babysitter.engine.quiesce import thaw_leftovers
+from vm_babysitter.engine.reconcile import Reconciler
+from vm_babysitter.engine.tools import Tools
+from vm_babysitter.ports import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What a repair came to."""
+
+    before: Diagnosis
+    done: tuple[Step, ...]
+    """What was to be done and is: it is not to be done any more."""
+    left: tuple[Step, ...]
+    """What was to be done and still is; the next backup, or repair, tries again."""
+    after: Diagnosed
+    plan: RepairPlan
+    """What is still to be done, the next backup included."""
+
+
+class Repair:
+    """Repairs the backups of one VM in one store."""
+
+    def __init__(self, tools: Tools, store: Store) -> None:
+        self._tools = tools
+        self._store = store
+        self._diagnoser = Diagnoser(tools.sight, store)
+        self._reconciler = Reconciler(tools, store)
+
+    def run(self, name: str, policy: RepairPolicy = NO_CONSENT) -> Repaired:
+        """Take the steps that ``plan_repair`` gives to `repair`.
+
+        Args:
+            name: name or UUID of the VM, which libvirt need not have any more.
+            policy: what the user agrees to.
+
+        Raises:
+            VmNotFound, StoreRefused, StoreFailed, UnsupportedFormat, Busy, HypervisorError:
+                what was done until then stays done, and running it again goes on.
+        """
+        with self._store.lock():
+            thaw_leftovers(self._tools.hypervisor, self._tools.guard, self._tools.observer)
+            self._tools.observer.step("look")
+            found = self._diagnoser.diagnose(name)
+            uuid = found.diagnosis.facts.uuid
+            planned = plan_repair(found.diagnosis, policy).of(By.BOTH, By.REPAIR)
+            self._tools.observer.step("mend")
+            if found.vm is None:
+                self._sweep(uuid)
+            else:
+                self._reconciler.reconcile(self._as_it_is(found.vm))
+            self._tools.observer.step("look again")
+            after = self._diagnoser.diagnose(uuid)
+        plan = plan_repair(after.diagnosis, policy)
+        waiting = {_key(step) for step in plan.of(By.BOTH, By.REPAIR)}
+        return Repaired(
+            found.diagnosis,
+            tuple(step for step in planned if _key(step) not in waiting),
+            tuple(step for step in planned if _key(step) in waiting),
+            after,
+            plan,
+        )
+
+    def _as_it_is(self, vm: Vm) -> Vm:
+        """Return the VM with what its images say, which an outline lacks."""
+        return self._tools.hypervisor.vm(vm.uuid)
+
+    def _sweep(self, uuid: str) -> None:
+        """Remove what is left of attempts at a VM that libvirt has no more.
+
+        Its job went with it. Should it come back with bitmaps of such an attempt in its
+        images, its next backup removes them by their names.
+        """
+        for chain in self._store.chains(uuid):
+            for attempt in chain.attempts:
+                for path in (attempt.socket, *attempt.scratch):
+                    if path:
+                        self._tools.places.remove(path, attempt.nonce)
+                self._store.sweep(attempt)
+        self._store.remove_empty_chains(uuid)
+
+
+def _key(step: Step) -> tuple[StepKind, str, tuple[int, ...]]:
+    return step.kind, step.chain, step.seqs

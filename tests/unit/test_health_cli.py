@@ -1,0 +1,133 @@
+"""`status`, `plan` and `repair`: what they say, and how they end."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.engine_world import EngineWorld
+from tests.support.fakes.app import NAME, FakeApp
+from tests.support.fakes.disk import FakeDisk
+from vm_babysitter.domain.vm import PowerState
+
+
+@pytest.fixture
+def app(ram_path: Path) -> FakeApp:
+    return FakeApp(EngineWorld(ram_path, name=NAME))
+
+
+def lose(app: FakeApp, pattern: str) -> None:
+    for path in app.world.path.glob(pattern):
+        path.unlink()
+
+
+def test_all_is_well(app: FakeApp) -> None:
+    app.world.backup()
+    result = app.call("status")
+    assert result.exit_code == 0
+    header, row = result.stdout.splitlines()
+    assert header.split() == ["VM", "STATE", "NEWEST", "POINT", "BACKUPS"]
+    assert row.startswith(NAME)
+    assert row.endswith("/000000  good")
+    text = app.call("plan", NAME).stdout
+    assert text.startswith(f"The backups of {NAME!r} are good.\nThe next backup")
+    assert "Nothing was to be repaired." in app.call("repair", NAME).stdout
+
+
+def test_there_is_nothing_yet(app: FakeApp) -> None:
+    result = app.call("status")
+    assert (result.exit_code, "no backup yet" in result.stdout) == (0, True)
+    app.world.hypervisor.machines.clear()
+    assert app.call("status").stdout == "There is no VM, and no backup of one.\n"
+    assert app.call("status", NAME).exit_code == 10
+
+
+def test_an_interrupted_backup_is_explained_and_repaired(app: FakeApp) -> None:
+    app.world.backup()
+    app.world.backup_killed_at("copy")
+    for command in (("status",), ("status", NAME), ("plan", NAME)):
+        text = app.call(*command).stdout
+        assert f"The backups of {NAME!r} go on; what is wrong is repaired by itself." in text
+        assert "  - a backup, 20" in text
+        assert "      its job is still running in QEMU" in text
+        assert "What is done about it:\n  1. undo what the interrupted backup" in text
+        assert "Nothing is lost." in text
+    assert app.call("status").exit_code == 3
+    (data,) = app.json("status", code=3)
+    assert (data["health"], data["lost"]) == ("repairable", [])
+    assert [finding["code"] for finding in data["findings"]] == ["interrupted"]
+    assert [step["kind"] for step in data["steps"]] == ["undo", "backup"]
+    result = app.call("repair", NAME)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Done: undo what the interrupted backup")
+    assert f"The backups of {NAME!r} are good." in result.stdout
+    assert app.call("status").exit_code == 0
+    data = app.json("repair", NAME)
+    assert (data["done"], data["left"], data["after"]["health"]) == ([], [], "good")
+
+
+def test_a_lost_point_is_named_and_its_removal_waits_for_a_word(app: FakeApp) -> None:
+    app.world.backup()
+    app.world.disk.write(0, b"x")
+    app.world.backup()
+    lose(app, "*/*/000001-inc/vda.qcow2")
+    text = app.call("status").stdout
+    assert "/000000  repaired by the next backup, 1 lost" in text
+    assert "/000001 is damaged" in text
+    assert "      vda.qcow2: it is missing" in text
+    assert "Lost, as a whole: 1 restore point: " in text
+    assert "lost by it: what only an expert" in text
+    assert "Only if you say so: vm-babysitter --standalone repair --remove-lost 'it'" in text
+    assert "builds on restore point 000000" in app.call("plan", NAME).stdout
+
+
+def test_all_is_lost(app: FakeApp) -> None:
+    app.world.backup()
+    lose(app, "*/*/000000-full/vda.qcow2")
+    result = app.call("status")
+    assert result.exit_code == 12
+    assert "LOST: none can be restored as a whole" in result.stdout
+    assert "is a full backup, in a new backup series" in app.call("plan", NAME).stdout
+    assert app.call("repair", NAME).exit_code == 12
+
+
+def test_many_lost_points_are_not_all_listed(app: FakeApp) -> None:
+    for number in range(12):
+        app.world.disk.write(0, bytes([number + 1]))
+        app.world.backup()
+    lose(app, "*/*/000000-full/vda.qcow2")
+    text = app.call("status").stdout
+    assert "Lost, as a whole: 12 restore points: " in text
+    assert "/000007 and 4 more." in text
+
+
+def test_a_vm_that_is_gone_keeps_its_backups(app: FakeApp) -> None:
+    app.world.backup()
+    app.world.hypervisor.machines.clear()
+    app.world.hypervisor.add("-another", FakeDisk())
+    result = app.call("status")
+    assert result.exit_code == 0
+    rows = result.stdout.splitlines()[1:]
+    assert [" gone " in row for row in rows] == [False, True]
+    assert "libvirt has no such VM any more" in app.call("plan", NAME).stdout
+    assert app.call("plan", NAME).exit_code == 10
+    (data,) = app.json("status", NAME)
+    assert data["state"] is None
+
+
+def test_a_plan_that_is_hindered_says_how_the_backups_are_and_fails_as_before(
+    app: FakeApp,
+) -> None:
+    app.world.backup()
+    app.world.vm.state = PowerState.SHUTTING_DOWN
+    result = app.call("plan", NAME)
+    assert result.exit_code == 11
+    assert "it is shutting down" in result.stdout
+    assert app.json("plan", NAME, code=11)["error"]["code"] == "busy"
+    app.world.vm.state = PowerState.OFF
+    app.world.backup()
+    text = app.call("plan", NAME).stdout
+    assert f"The backups of {NAME!r} are good." in text
+    assert "has nothing to do: it is off and has not changed" in text
+    data = app.json("plan", NAME)
+    assert (data["level"], data["diagnosis"]["health"]) == (None, "good")
+    assert data["unchanged_since"] == data["diagnosis"]["unchanged_since"]

@@ -1,0 +1,149 @@
+"""Repairs of a VM in memory: what is planned is what is done, and it can be done again."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.engine_world import EngineWorld, exact, lived_in
+from vm_babysitter.domain.chain import ChainState
+from vm_babysitter.domain.diagnosis import Health
+from vm_babysitter.domain.errors import Busy, VmNotFound
+from vm_babysitter.domain.findings import Code
+from vm_babysitter.domain.repair_plan import By, StepKind, plan_repair
+from vm_babysitter.domain.vm import PowerState
+from vm_babysitter.engine.diagnosing import Diagnosed, Diagnoser
+from vm_babysitter.engine.repair import Repair, Repaired
+
+STEPS = (
+    "adopted", "mark", "begin", "begun", "copy", "save", "confirm", "commit", "committed",
+    "ended", "tidy",
+)  # fmt: skip
+"""Of a backup, at which it is killed."""
+
+
+@pytest.fixture
+def world(ram_path: Path) -> EngineWorld:
+    return lived_in(ram_path)
+
+
+def repair(world: EngineWorld) -> Repaired:
+    return Repair(world.tools(), world.store).run(world.name)
+
+
+def diagnose(world: EngineWorld) -> Diagnosed:
+    return Diagnoser(world.tools().sight, world.open()).diagnose(world.name)
+
+
+def planned(found: Diagnosed) -> list[StepKind]:
+    return [step.kind for step in plan_repair(found.diagnosis).of(By.BOTH, By.REPAIR)]
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("force_full", [False, True], ids=["increment", "full"])
+def test_what_a_killed_backup_left_is_planned_away_and_then_away(
+    world: EngineWorld, step: str, force_full: bool
+) -> None:
+    world.backup()
+    world.backup_killed_at(step, force_full=force_full)
+    points = world.points()
+    before = diagnose(world)
+    result = repair(world)
+    assert [done.kind for done in result.done] == planned(before)
+    assert result.left == ()
+    assert planned(result.after) == []
+    assert result.after.diagnosis.health is Health.GOOD
+    assert world.points() == points
+    assert world.leftovers() == []
+    assert repair(world).done == ()
+    # What the plan said of the next backup is what it then does.
+    assert before.planned is not None
+    made = world.backup()
+    exact(world, made)
+    assert made.point.parent == (before.planned.plan.parent and before.planned.plan.parent.seq)
+    methods = [disk.method for disk in before.planned.plan.disks]
+    assert [disk.method for disk in made.point.disks] == methods
+
+
+@pytest.mark.parametrize("step", ["look", "mend", "look again"])
+def test_a_repair_that_is_killed_is_done_by_the_next(world: EngineWorld, step: str) -> None:
+    world.backup()
+    world.backup_killed_at("copy")
+    world.killed_at(step, lambda: repair(world))
+    assert repair(world).after.diagnosis.health is Health.GOOD
+    assert world.leftovers() == []
+    exact(world, world.backup())
+
+
+def test_a_vm_that_is_stuck_goes_on(world: EngineWorld) -> None:
+    world.vm.state = PowerState.RUNNING
+    world.backup()
+    world.backup_killed_at("copy")
+    world.vm.state = PowerState.STUCK
+    assert {f.code for f in diagnose(world).diagnosis.findings} >= {Code.STUCK, Code.INTERRUPTED}
+    assert StepKind.RESUME in [step.kind for step in repair(world).done]
+    assert world.vm.state is PowerState.RUNNING
+
+
+def test_of_two_chains_that_grow_the_older_one_is_closed(world: EngineWorld) -> None:
+    world.backup()
+    world.backup_killed_at("ended", force_full=True)
+    assert [step.kind for step in repair(world).done] == [StepKind.ARCHIVE]
+    assert [chain.state for chain in world.chains()] == [ChainState.ARCHIVED, ChainState.LIVE]
+
+
+def test_what_is_left_of_a_vm_that_is_gone_is_swept(world: EngineWorld) -> None:
+    world.backup()
+    world.backup_killed_at("copy")
+    points = world.points()
+    del world.hypervisor.machines[world.vm.uuid]
+    found = diagnose(world)
+    assert isinstance(found.error, VmNotFound)
+    assert planned(found) == [StepKind.UNDO]
+    result = repair(world)
+    assert [step.kind for step in result.done] == [StepKind.UNDO]
+    assert result.after.diagnosis.health is Health.GOOD
+    assert world.points() == points
+    assert not world.hypervisor.files  # no scratch, no socket
+    assert [a for chain in world.chains() for a in chain.attempts] == []
+
+
+def test_nobody_else_may_be_at_the_folder(world: EngineWorld) -> None:
+    world.backup()
+    with world.open().lock(), pytest.raises(Busy):
+        repair(world)
+
+
+def test_a_vm_that_nobody_knows_is_not_found(world: EngineWorld) -> None:
+    world.backup()
+    with pytest.raises(VmNotFound):
+        Repair(world.tools(), world.store).run("another")
+
+
+def test_all_vms_are_diagnosed_those_that_are_gone_as_well(world: EngineWorld) -> None:
+    world.backup()
+    gone = world.vm.uuid
+    del world.hypervisor.machines[gone]
+    world.hypervisor.add("another")
+    found = list(Diagnoser(world.tools().sight, world.store).all())
+    health = {each.diagnosis.facts.name: each.diagnosis.health for each in found}
+    assert health == {"another": Health.NONE, world.name: Health.GOOD}
+
+
+def test_a_vm_that_is_off_and_unchanged_has_nothing_to_do(world: EngineWorld) -> None:
+    world.vm.state = PowerState.OFF
+    world.backup()
+    found = diagnose(world)
+    assert found.current is not None
+    assert found.diagnosis.facts.current.endswith("/000000")
+    assert plan_repair(found.diagnosis).steps == ()
+
+
+def test_what_hinders_the_next_backup_is_a_finding_and_no_error(world: EngineWorld) -> None:
+    world.backup()
+    world.vm.state = PowerState.SHUTTING_DOWN
+    found = diagnose(world)
+    assert isinstance(found.error, Busy)
+    (finding,) = found.diagnosis.findings
+    assert finding.code is Code.NO_BACKUP
+    assert "shutting down" in finding.what
+    assert found.diagnosis.health is Health.GOOD

@@ -1,0 +1,161 @@
+"""What is done about a diagnosis: steps, their order, cost, loss and consent."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.support.points import (
+    attempt,
+    bitmap_of,
+    chain,
+    damaged,
+    disk_state,
+    line,
+    point,
+    tracked_disk,
+)
+from tests.unit.test_diagnosis import BOTH, LIVE, ON_BOTH, VM, facts
+from vm_babysitter.domain.chain import Flaw, StoredPoint
+from vm_babysitter.domain.cost import estimate
+from vm_babysitter.domain.diagnosis import diagnose
+from vm_babysitter.domain.findings import Facts, Unlinked
+from vm_babysitter.domain.oddity import Oddity, OddityKind
+from vm_babysitter.domain.repair_plan import By, RepairPlan, RepairPolicy, StepKind, plan_repair
+from vm_babysitter.domain.vm import Bitmap, PowerState
+
+AGREED = RepairPolicy(remove_lost=True)
+
+
+def plan(known: Facts, policy: RepairPolicy | None = None) -> RepairPlan:
+    found = diagnose(known)
+    return plan_repair(found) if policy is None else plan_repair(found, policy)
+
+
+def kinds(found: RepairPlan) -> list[StepKind]:
+    return [step.kind for step in found.steps]
+
+
+def words(found: RepairPlan, kind: StepKind) -> str:
+    (step,) = (step for step in found.steps if step.kind is kind)
+    return step.what
+
+
+BACKUP = StepKind.BACKUP
+STEPS: dict[str, tuple[Facts, list[StepKind]]] = {
+    "nothing is wrong": (facts(chain(*line(3))), [BACKUP]),
+    "no backup yet": (facts(), [BACKUP]),
+    "nothing to do": (replace(facts(chain(*line(3))), next=None, current="x"), []),
+    "an interrupted backup": (
+        facts(replace(chain(*line(3)), attempts=(attempt(3),))),
+        [StepKind.UNDO, BACKUP],
+    ),
+    "an unfinished one": (
+        facts(replace(chain(*line(3)), attempts=(attempt(2, nonce=line(3)[2].nonce),))),
+        [StepKind.FINISH, BACKUP],
+    ),
+    "a VM that is stuck in one": (
+        replace(
+            facts(replace(chain(*line(3)), attempts=(replace(attempt(3), ran=True),))),
+            vm=replace(VM, state=PowerState.STUCK),
+        ),
+        [StepKind.UNDO, StepKind.RESUME, BACKUP],
+    ),
+    "checkpoints in libvirt": (
+        replace(facts(chain(*line(3))), checkpoints=(bitmap_of(2),)),
+        [StepKind.FORGET, BACKUP],
+    ),
+    "two chains that grow": (
+        facts(chain(*line(3)), chain(*line(1), directory="20260101T000000Z", id="old")),
+        [StepKind.ARCHIVE, BACKUP],
+    ),
+    "a renamed point": (
+        replace(
+            facts(chain(*line(3))),
+            oddities=(Oddity(OddityKind.RENAMED_POINT, "a/b", "it is called b", chain=LIVE),),
+        ),
+        [StepKind.RENAME, BACKUP],
+    ),
+    "a header": (
+        replace(
+            facts(chain(*line(3))), unlinked=(Unlinked(LIVE, 1, "vda.qcow2", "it is torn", 9),)
+        ),
+        [StepKind.RELINK, BACKUP],
+    ),
+    "damaged tracking": (
+        facts(
+            chain(*line(3)),
+            states=(disk_state((Bitmap(bitmap_of(2), recording=False, inconsistent=True),)),),
+        ),
+        [StepKind.UNTRACK, BACKUP],
+    ),
+    "a damaged point": (
+        facts(chain(*line(2), damaged(line(3)[2]))),
+        [StepKind.REMOVE_LOST, BACKUP],
+    ),
+    "somebody's files": (
+        replace(facts(chain(*line(3))), oddities=(Oddity(OddityKind.FOREIGN, "a", "a file"),)),
+        [BACKUP],
+    ),
+}
+
+
+@pytest.mark.parametrize(("known", "expected"), STEPS.values(), ids=STEPS)
+def test_the_steps_in_their_order(known: Facts, expected: list[StepKind]) -> None:
+    assert kinds(plan(known)) == expected
+
+
+@pytest.mark.parametrize("known", [known for known, _ in STEPS.values()], ids=STEPS)
+def test_only_a_loss_needs_consent_and_only_what_needs_it_loses_anything(known: Facts) -> None:
+    for step in plan(known).steps:
+        assert step.needs_consent == bool(step.loss)
+    assert not any(step.needs_consent for step in plan(known, AGREED).steps)
+
+
+def test_removing_lost_points_waits_for_consent() -> None:
+    full, first, second = line(3)
+    known = facts(chain(full, damaged(first), second))
+    asked, agreed = plan(known), plan(known, AGREED)
+    assert StepKind.REMOVE_LOST not in [step.kind for step in asked.of(By.BOTH, By.REPAIR)]
+    (step,) = agreed.of(By.REPAIR)
+    assert (step.chain, step.seqs) == (LIVE, (1, 2))
+    assert asked.lost == (f"{LIVE}/000001", f"{LIVE}/000002")
+
+
+def test_what_still_has_a_whole_disk_or_no_manifest_is_never_to_be_removed() -> None:
+    flawed = StoredPoint(point(0, disks=BOTH), (Flaw("vdb.qcow2", "it is missing"),))
+    known = facts(chain(flawed, point(1, 0, disks=ON_BOTH)))
+    assert StepKind.REMOVE_LOST not in kinds(plan(known, AGREED))
+
+
+def test_the_next_backup_says_what_it_builds_on_and_what_it_reads() -> None:
+    grown = chain(*line(3))
+    states = {"vda": disk_state(())}
+    disks = (tracked_disk(),)
+    known = facts(grown, states=tuple(states.values()), disks=disks)
+    assert known.next is not None
+    known = replace(known, cost=estimate(known.next, disks, states, grown, 30))
+    (step,) = (step for step in plan(known).steps if step.kind is BACKUP)
+    assert "go on in the same series: builds on restore point 000002" in step.what
+    assert "compare vda as a whole" in step.what
+    assert step.read_bytes == disks[0].disk.virtual_size
+    assert step.seconds > 0
+
+
+def test_a_new_series_says_that_the_old_one_is_kept() -> None:
+    old = chain(*line(2), directory="20260101T000000Z", archived="x", id="old")
+    known = facts(old, chain(damaged(line(1)[0])))
+    assert "begin a new series with a full backup" in words(plan(known), BACKUP)
+    assert "closed when that is complete, and kept" in words(plan(known), BACKUP)
+
+
+def test_the_header_step_says_what_it_reads() -> None:
+    known = replace(
+        facts(chain(*line(3))),
+        unlinked=(
+            Unlinked(LIVE, 1, "vda.qcow2", "x", 150_000_000),
+            Unlinked("other", 1, "vda.qcow2", "x", 5),
+        ),
+    )
+    steps = [step for step in plan(known).steps if step.kind is StepKind.RELINK]
+    assert [(s.read_bytes, s.seconds) for s in steps] == [(150_000_000, 1.0), (5, 5 / 15e7)]
+    assert "vda.qcow2" in steps[0].what
