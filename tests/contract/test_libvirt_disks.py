@@ -8,8 +8,8 @@ from tests.support.bench import FIRST, SIZE, RealBench, RealVm, tracked, whole
 from tests.support.qemu_img import run
 from tests.support.vm import DiskSpec, run_qemu_img
 from vm_babysitter.adapters.libvirt.xml import parse_disks
-from vm_babysitter.domain.backup_plan import find_trusted
 from vm_babysitter.domain.errors import VmNotEligible
+from vm_babysitter.domain.trust import find_trusted
 from vm_babysitter.domain.vm import DiskVerdict, Verdict, judge_disk
 from vm_babysitter.engine.planning import check_eligible
 

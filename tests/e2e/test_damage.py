@@ -92,8 +92,12 @@ def complains(world: World, *arguments: str, code: int = 12, says: list[str]) ->
 
 
 def goes_on(world: World, *, parent: int) -> None:
-    """The next backup builds on the newest point that is whole, and is right."""
-    made = world.backup()
+    """The next backup builds on the newest point that is whole, and is right.
+
+    It warns of those that are lost.
+    """
+    made = world.backup(expect=0 if parent == 2 else 3)
+    assert bool(made["warnings"]) == (parent != 2)
     assert (made["level"], made["parent"]) == ("inc", parent)
     world.assert_restores(list(world.references)[-1])
 
@@ -169,7 +173,7 @@ def test_the_manifest_of_the_full_is_not_whole(world: World, damage: Damage) -> 
     first, second, third = world.references
     complains(world, "verify", "house", says=[f"{first}  BAD", f"{second}  BAD", f"{third}  BAD"])
     complains(world, "restore", "house", third, says=[third, "is missing"])
-    made = world.backup()
+    made = world.backup(expect=3)
     assert made["level"] == "full"
     world.assert_restores(list(world.references)[-1])
 

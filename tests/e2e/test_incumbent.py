@@ -229,7 +229,7 @@ def test_d5_a_missing_increment_is_missed_and_the_next_backup_does_without(world
     shutil.rmtree(point_directory(world, 1))
     refuses(world, list(world.references)[2])
     world.vm.write("vda", 1 * MIB, 1 * MIB, 0x33)
-    assert world.backup()["parent"] == 0
+    assert world.backup(expect=3)["parent"] == 0
     world.assert_restores(list(world.references)[-1])
 
 

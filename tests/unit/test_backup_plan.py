@@ -23,7 +23,7 @@ from tests.support.points import (
     point_disk,
     tracked_disk,
 )
-from vm_babysitter.domain.backup_plan import Distrust, plan_backup
+from vm_babysitter.domain.backup_plan import BackupPlan, plan_backup
 from vm_babysitter.domain.bitmaps import removable_bitmaps
 from vm_babysitter.domain.chain import (
     MAX_POINTS,
@@ -32,6 +32,7 @@ from vm_babysitter.domain.chain import (
     UnreadablePoint,
     live_chain,
 )
+from vm_babysitter.domain.trust import Distrust
 from vm_babysitter.domain.vm import Access, Bitmap, DiskKind, DiskState, DiskVerdict, judge_disk
 
 OLD, NEW = bitmap_of(0), bitmap_of(1)
@@ -425,3 +426,29 @@ def test_an_image_that_is_not_the_file_itself_gets_no_bitmap_while_the_vm_is_off
         assert [d.track for d in plan.disks] == [track]
     plan = plan_backup([verdict], {"vda": disk_state(())}, found, access=Access.OFF)
     assert [d.track for d in plan.disks] == [True]
+
+
+def test_points_that_no_longer_restore_are_warned_of_once() -> None:
+    full, first, second, third = line(4)
+    found = replace(
+        chain(full, damaged(first), second), unreadable=(UnreadablePoint(3, "000003-inc", "torn"),)
+    )
+    warnings = planned(found).warnings
+    assert [words.split(" cannot")[0] for words in warnings] == [
+        f"restore point 20261122T021500Z/{seq:06d}" for seq in (1, 2, 3)
+    ]
+    assert "vda.qcow2: it is missing" in warnings[0]
+    gone_on = chain(full, damaged(first), second, third, point(4, 0))
+    assert planned(gone_on).warnings == ()
+
+
+def test_a_series_that_ends_for_damage_is_warned_of_and_no_other() -> None:
+    lost = chain(damaged(point()))
+    (warning,) = planned(lost).warnings
+    assert "000000 cannot be restored as a whole any more: vda.qcow2: it is missing" in warning
+    assert planned(lost, force_full=True).warnings == ()
+    assert planned(full_points(MAX_POINTS)).warnings == ()
+
+
+def planned(found: Chain, *, force_full: bool = False) -> BackupPlan:
+    return plan_backup([tracked_disk()], {"vda": disk_state(())}, found, force_full=force_full)

@@ -10,6 +10,7 @@ from tests.support.points import (
     chain,
     damaged,
     disk_state,
+    good,
     line,
     point,
     tracked_disk,
@@ -86,10 +87,17 @@ STEPS: dict[str, tuple[Facts, list[StepKind]]] = {
             chain(*line(3)),
             states=(disk_state((Bitmap(bitmap_of(2), recording=False, inconsistent=True),)),),
         ),
-        [StepKind.UNTRACK, BACKUP],
+        [StepKind.COMPARE, StepKind.UNTRACK, BACKUP],
+    ),
+    "lost tracking": (
+        facts(chain(*line(3)), states=(disk_state(()),)),
+        [StepKind.COMPARE, BACKUP],
     ),
     "a damaged point": (
-        facts(chain(*line(2), damaged(line(3)[2]))),
+        facts(
+            chain(*line(2), damaged(line(3)[2])),
+            states=(disk_state(good(bitmap_of(1), bitmap_of(2))),),
+        ),
         [StepKind.REMOVE_LOST, BACKUP],
     ),
     "somebody's files": (
@@ -134,11 +142,13 @@ def test_the_next_backup_says_what_it_builds_on_and_what_it_reads() -> None:
     known = facts(grown, states=tuple(states.values()), disks=disks)
     assert known.next is not None
     known = replace(known, cost=estimate(known.next, disks, states, grown, 30))
-    (step,) = (step for step in plan(known).steps if step.kind is BACKUP)
-    assert "go on in the same series: builds on restore point 000002" in step.what
-    assert "compare vda as a whole" in step.what
-    assert step.read_bytes == disks[0].disk.virtual_size
-    assert step.seconds > 0
+    compare, backup = plan(known).steps
+    assert "go on in the same series: builds on restore point 000002" in backup.what
+    assert "compare disk vda as a whole" in compare.what
+    for step in (compare, backup):
+        assert step.read_bytes == disks[0].disk.virtual_size
+        assert step.seconds > 0
+        assert step.by is By.BACKUP
 
 
 def test_a_new_series_says_that_the_old_one_is_kept() -> None:

@@ -23,16 +23,13 @@ from tests.support.points import (
     point_disk,
     tracked_disk,
 )
-from vm_babysitter.domain.backup_plan import (
-    Distrust,
-    find_trusted,
-    plan_backup,
-)
+from vm_babysitter.domain.backup_plan import plan_backup
 from vm_babysitter.domain.chain import (
     Checkpoint,
     Point,
     checkpoint_name,
 )
+from vm_babysitter.domain.trust import Distrust, find_trusted
 from vm_babysitter.domain.vm import Bitmap, DiskState, DiskVerdict
 
 OLD, NEW = bitmap_of(0), bitmap_of(1)

@@ -132,11 +132,15 @@ def _worth_telling(diagnosis: Diagnosis) -> bool:
 
 
 def status_exit(found: Sequence[Diagnosis]) -> Exit:
-    """Return how `status` ends: warnings if anything is wrong, integrity if all is lost."""
+    """Return how `status` ends: integrity if all of a VM is lost, warnings if all is not well.
+
+    Points that were lost earlier, and that backups have gone on without, are no news.
+    """
     if any(diagnosis.health is Health.LOST for diagnosis in found):
         return Exit.INTEGRITY
     wrong = any(
-        diagnosis.health not in {Health.GOOD, Health.NONE} or _worth_telling(diagnosis)
+        diagnosis.health not in {Health.GOOD, Health.NONE}
+        or any(finding.weight is Weight.PERSON for finding in diagnosis.findings)
         for diagnosis in found
     )
     return Exit.WARNINGS if wrong else Exit.OK

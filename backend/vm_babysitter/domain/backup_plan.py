@@ -14,12 +14,12 @@ from vm_babysitter.domain.chain import (
 )
 from vm_babysitter.domain.hardware import changed_disk, gone_disks, newly_encrypted
 from vm_babysitter.domain.space import sees_errors
+from vm_babysitter.domain.trust import Distrust, find_trusted
 from vm_babysitter.domain.vm import (
     Access,
     Disk,
     DiskState,
     DiskVerdict,
-    Layer,
     Verdict,
     worth_mentioning,
 )
@@ -78,14 +78,6 @@ class BackupPlan:
         return "full" if self.parent is None else "inc"
 
 
-@dataclass(frozen=True, slots=True)
-class Distrust:
-    """A bitmap that libvirt itself found unusable."""
-
-    target: str
-    bitmap: str
-
-
 def plan_backup(  # noqa: PLR0913
     disks: Sequence[DiskVerdict],
     states: Mapping[str, DiskState],
@@ -119,6 +111,7 @@ def plan_backup(  # noqa: PLR0913
         told = [f"disk {d.disk.target} is not backed up: {d.reason}" for d in missed]
         told += [_impatient(d) for d in disks if sees_errors(d.disk.error_policy)]
         told += [newly_encrypted(d.disk, None) for d in disks]
+        told += _ended(chain, force_full=force_full)
         tracked = _as_reachable(full, disks, access)
         return BackupPlan(True, None, reasons, tracked, tuple(filter(None, told)))
     lineage = chain.lineage(parent.seq)
@@ -127,6 +120,7 @@ def plan_backup(  # noqa: PLR0913
     pairs = [(d.disk, plan) for d, plan in zip(disks, plans, strict=True)]
     lost, notes = gone_disks(parent, [plan.parent for plan in plans], disks, left_out)
     warnings = [*lost, *(newly_encrypted(disk, plan.parent) for disk, plan in pairs)]
+    warnings += _lost_points(chain, after=parent.seq)
     changed = [changed_disk(d, p.identity, p.source_format, p.parent) for d, p in pairs]
     return BackupPlan(
         False,
@@ -185,6 +179,26 @@ def _choose_parent(
     reasons = [f"builds on restore point {parent.seq:06d}"]
     reasons += [f"restore point {seq:06d} is passed over: {chain.broken[seq]}" for seq in skipped]
     return tuple(reasons), parent
+
+
+def _ended(chain: Chain | None, *, force_full: bool) -> list[str]:
+    """Say that a series ends because none of its points is whole any more."""
+    if chain is None or force_full or chain.newest_intact is not None:
+        return []
+    return _lost_points(chain, after=-1)
+
+
+def _lost_points(chain: Chain, *, after: int) -> list[str]:
+    """Name the points, newer than what the next one builds on, that no longer restore.
+
+    They are named once: by the next backup, which passes them over.
+    """
+    found = {seq: why for seq, why in chain.broken.items() if seq > after}
+    found |= {u.seq: u.problem for u in chain.unreadable if u.seq > after}
+    return [
+        f"restore point {chain.directory}/{seq:06d} cannot be restored as a whole any more: {why}"
+        for seq, why in sorted(found.items())
+    ]
 
 
 def _full(disk: DiskVerdict, states: Mapping[str, DiskState], reason: str) -> DiskPlan:
@@ -255,78 +269,3 @@ def _same_disk(disk: Disk, state: DiskState | None, earlier: Point) -> PointDisk
     wanted = (disk.path, state.identity)
     found = (past for past in earlier.disks if (past.path, past.identity) == wanted)
     return next(found, own)
-
-
-def find_trusted(
-    verdict: DiskVerdict,
-    state: DiskState | None,
-    lineage: Sequence[Point],
-    distrusted: Collection[Distrust],
-) -> tuple[Checkpoint | None, str]:
-    """Find the youngest ancestor whose bitmap surely holds all changes since the parent.
-
-    A bitmap records on until it is removed, so that of any ancestor will do, as long as the
-    disk was the same image in every point from the ancestor on and never got smaller. Its path
-    may have changed: a folder was renamed, or the definition names it by another mount.
-
-    Returns the checkpoint, and the reason for it or for its absence.
-    """
-    disk = verdict.disk
-    if state is None or not state.layers:
-        return None, "QEMU does not tell the state of this disk"
-    why = ""  # of the youngest: those before it are removed in time and tell nothing
-    size = disk.virtual_size
-    for point in lineage:
-        past = point.disk(disk.target)
-        changed = _image_changed(past, state.identity, size)
-        if past is None or changed:
-            return None, why or changed
-        size = past.virtual_size
-        checkpoint = point.checkpoint
-        if checkpoint is None or disk.target not in checkpoint.disks:
-            continue
-        name = checkpoint.bitmap(disk.target)
-        if checkpoint.ambiguous:
-            problem = "the change tracking of an earlier version does not tell disks apart"
-        else:
-            distrust = Distrust(disk.target, name) in distrusted
-            problem = _bitmap_problem(state.layers, name, distrust=distrust)
-        if not problem:
-            own = Checkpoint(name, checkpoint.created, (disk.target,))
-            return own, f"changes were tracked since restore point {point.seq:06d}"
-        why = why or problem
-    return None, why or "there is no change tracking since an earlier restore point"
-
-
-def _image_changed(past: PointDisk | None, identity: str, size: int) -> str:
-    """Say why no bitmap may reach back over a point: ``size`` is what the disk had after it."""
-    if past is None or not identity or past.identity != identity:
-        return "the disk is another image than at the earlier restore point"
-    if past.virtual_size > size:
-        return "the disk has become smaller"
-    return ""
-
-
-def _bitmap_problem(layers: Sequence[Layer], name: str, *, distrust: bool) -> str:
-    """Say why a bitmap is not to be trusted, empty if it is.
-
-    It must be in the active layer and may go on in the layers below it without a gap, healthy
-    in each: libvirt merges exactly those.
-    """
-    if distrust:
-        return "libvirt found the change tracking unusable"
-    gone_on = True
-    for depth, layer in enumerate(layers):
-        bitmap = layer.bitmap(name)
-        if bitmap is None:
-            if depth == 0:
-                return "the change tracking since the earlier restore point is gone"
-            gone_on = False
-            continue
-        if not gone_on:
-            return "the change tracking has a gap between snapshot layers"
-        if bitmap.inconsistent:
-            return "the change tracking is damaged (QEMU or the host went down hard)"
-        if not bitmap.recording and depth == 0:
-            return "the change tracking was switched off"
-    return ""

@@ -299,14 +299,13 @@ def _of_tracking(facts: Facts) -> Iterator[Finding]:
     if facts.next is None or facts.next.parent is None:
         return
     hurt = {target for target, _ in damaged}
+    by_reason: dict[str, list[str]] = {}
     for disk in facts.next.disks:
         if disk.method is Method.SCAN and disk.track and disk.target not in hurt:
-            yield Finding(
-                Code.TRACKING_LOST,
-                Weight.MENDED,
-                f"what changed on disk {disk.target} is not known: {disk.reason}",
-                targets=(disk.target,),
-            )
+            by_reason.setdefault(disk.reason, []).append(disk.target)
+    for reason, lost in by_reason.items():
+        what = f"what changed on {_disks(lost)} is not known: {reason}"
+        yield Finding(Code.TRACKING_LOST, Weight.MENDED, what, targets=tuple(lost))
 
 
 def _of_surroundings(facts: Facts) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vm_babysitter.domain.chain import Method, live_chain
+from vm_babysitter.domain.chain import live_chain
 from vm_babysitter.domain.cost import ASSUMED_SPEED
 from vm_babysitter.domain.diagnosis import Diagnosis, Health
 from vm_babysitter.domain.findings import Code, Finding
@@ -27,6 +27,8 @@ class StepKind(StrEnum):
     """Give the folder of a restore point its name back."""
     RELINK = "relink"
     """Put the header of an image back, if that proves to be all that is wrong with it."""
+    COMPARE = "compare"
+    """Compare a disk as a whole, because change tracking cannot tell what changed."""
     UNTRACK = "untrack"
     """Take damaged change tracking out of the VM's images."""
     REMOVE_LOST = "remove-lost"
@@ -143,9 +145,21 @@ def _rename(finding: Finding, _diagnosis: Diagnosis) -> Iterator[Step]:
     yield Step(StepKind.RENAME, By.BOTH, what, chain=finding.chain, seqs=finding.seqs)
 
 
-def _untrack(finding: Finding, _diagnosis: Diagnosis) -> Iterator[Step]:
-    disks = ", ".join(finding.targets)
-    what = f"take the damaged change tracking out of {disks}: it keeps QEMU from resizing them"
+def _compare(finding: Finding, diagnosis: Diagnosis) -> Iterator[Step]:
+    what = f"compare {_disks(finding)} as a whole, and store what differs"
+    cost = diagnosis.facts.cost
+    known = () if cost is None else cost.disks
+    amounts = [disk.read_bytes for disk in known if disk.target in finding.targets]
+    amount = sum(a for a in amounts if a is not None) if amounts and None not in amounts else None
+    seconds = 0.0 if cost is None or amount is None else amount / cost.bytes_per_second
+    yield Step(StepKind.COMPARE, By.BACKUP, what, amount, seconds)
+
+
+def _untrack(finding: Finding, diagnosis: Diagnosis) -> Iterator[Step]:
+    if diagnosis.facts.next is not None and diagnosis.facts.next.parent is not None:
+        yield from _compare(finding, diagnosis)
+    disks = _disks(finding)
+    what = f"take the damaged change tracking out of {disks}: QEMU resizes no disk that has such"
     yield Step(StepKind.UNTRACK, By.BACKUP, what)
 
 
@@ -200,10 +214,7 @@ def _next_backup(diagnosis: Diagnosis) -> Iterator[Step]:
         if diagnosis.health is Health.RESTORE_ONLY and live_chain(facts.chains) is not None:
             what += "; the old series is closed when that is complete, and kept"
     else:
-        scanned = [disk.target for disk in plan.disks if disk.method is Method.SCAN]
         what = f"go on in the same series: {'; '.join(plan.reasons)}"
-        if scanned:
-            what += f"; compare {', '.join(scanned)} as a whole and store what differs"
     yield Step(
         StepKind.BACKUP,
         By.BACKUP,
@@ -222,4 +233,10 @@ _STEPS: dict[Code, _Steps] = {
     Code.RENAMED: _rename,
     Code.RELINK: _relink,
     Code.TRACKING_DAMAGED: _untrack,
+    Code.TRACKING_LOST: _compare,
 }
+
+
+def _disks(finding: Finding) -> str:
+    targets = finding.targets
+    return f"{'disk' if len(targets) == 1 else 'disks'} {', '.join(targets)}"

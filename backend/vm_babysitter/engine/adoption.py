@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from vm_babysitter.domain.backup_plan import Distrust
+from vm_babysitter.domain.trust import Distrust
 from vm_babysitter.domain.vm import Access, Vm, access_of
 from vm_babysitter.engine.planning import Planned, Planner
 from vm_babysitter.engine.tools import Sight
