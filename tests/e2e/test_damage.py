@@ -199,9 +199,8 @@ def test_a_disk_of_the_full_is_not_whole(world: World, damage: Damage) -> None:
         complains(world, "verify", "house", *structure, says=says)
     for point in (first, third):
         complains(world, "restore", "house", point, says=[point, "is damaged", "vdb", "verify"])
-    target = world.store.with_name("one")
-    if damage in {flip_first_data, flip_magic}:  # the other disk can still be had
-        world.call("restore", "house", third, "--disk", "vda", "--to", str(target))
+    target = world.store.with_name("one")  # the other disk can still be had
+    world.call("restore", "house", third, "--disk", "vda", "--to", str(target))
 
 
 @damages

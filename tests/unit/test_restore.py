@@ -93,11 +93,15 @@ def content(path: Path) -> bytes:
 
 
 def refused(
-    world: EngineWorld, to: Path, tool: FakeImageTool, error: type[BabysitterError]
+    world: EngineWorld,
+    to: Path,
+    tool: FakeImageTool,
+    error: type[BabysitterError],
+    targets: Sequence[str] = (),
 ) -> BabysitterError:
     """Make sure that a restore fails, and leaves nothing behind."""
     with pytest.raises(error) as caught:
-        restore(world, to, tool)
+        restore(world, to, tool, targets=targets)
     assert not to.exists()
     return caught.value
 
@@ -208,6 +212,66 @@ def test_broken_point_is_refused_and_those_before_it_come_back(
     (chain,) = world.chains()
     restore(world, to, tool, f"{chain.directory}/0")
     assert content(to / "vda.qcow2") == held[0]["vda"]
+
+
+def file_of(world: EngineWorld, seq: int, name: str) -> Path:
+    (path,) = world.path.glob(f"*/*/{seq:06d}-*/{name}")
+    return path
+
+
+@pytest.mark.parametrize("seq", [0, 1, 2])
+@pytest.mark.parametrize("name", ["vdb.qcow2", "vdb.index"])
+def test_a_disk_comes_back_though_another_one_is_lost(
+    world: EngineWorld,
+    to: Path,
+    tool: FakeImageTool,
+    held: list[dict[str, bytes]],
+    seq: int,
+    name: str,
+) -> None:
+    path = file_of(world, seq, name)
+    path.unlink()
+    if seq != 1:
+        path.write_bytes(b"short")
+    for targets in ((), ("vdb",), ("vda", "vdb")):
+        error = refused(world, to, tool, PointDamaged, targets)
+        assert name in error.message
+        assert "--disk vda. Other" in error.hint
+    restore(world, to, tool, targets=["vda"])
+    assert content(to / "vda.qcow2") == held[2]["vda"]
+
+
+def test_disks_come_back_though_what_lies_beside_them_is_lost(
+    world: EngineWorld, to: Path, tool: FakeImageTool, held: list[dict[str, bytes]]
+) -> None:
+    file_of(world, 1, "domain.xml").unlink()  # nobody needs that of an older point
+    damage(world, 2, "domain.xml")
+    error = refused(world, to, tool, PointDamaged)
+    assert "domain.xml: its content" in error.message
+    assert "--disk vda --disk vdb" in error.hint
+    result = restore(world, to, tool, targets=["vda"])
+    assert content(to / "vda.qcow2") == held[2]["vda"]
+    assert {p.name for p in to.iterdir()} == {"vda.qcow2"}
+    assert "domain.xml is damaged and was not restored" in result.notes[0]
+
+
+def test_what_turns_out_damaged_on_the_way_is_told_with_what_may_be_had(
+    world: EngineWorld, to: Path, tool: FakeImageTool, held: list[dict[str, bytes]]
+) -> None:
+    damage(world, 1, "vdb.index")
+    error = refused(world, to, tool, PointDamaged)
+    assert "disk vdb: it builds on 000001: vdb.index" in error.message
+    assert "--disk vda." in error.hint
+    restore(world, to, tool, targets=["vda"])
+    assert content(to / "vda.qcow2") == held[2]["vda"]
+
+
+def test_nothing_is_promised_where_nothing_can_be_had(
+    world: EngineWorld, to: Path, tool: FakeImageTool
+) -> None:
+    for name in ("vda.qcow2", "vdb.qcow2"):
+        file_of(world, 0, name).unlink()
+    assert "--disk" not in refused(world, to, tool, PointDamaged).hint
 
 
 def test_image_that_cannot_be_opened_means_a_damaged_point(

@@ -60,14 +60,17 @@ class Restore:
             targets: the disks, by their targets.
             format: ``qcow2`` or ``raw``; None keeps each disk's own.
 
+        A disk that is named needs to be whole, with all that it builds on; what else the point
+        holds does not matter then.
+
         Raises:
             VmNotFound, PointNotFound, InvalidInput: the point, a disk, the place.
             PointDamaged: any doubt about the data; nothing is left behind.
             NotEnoughSpace, TransferFailed, StoreFailed, Cancelled.
         """
         found = find_point(self._store, vm, point)
-        self._refuse_broken(found)
         disks = _choose_disks(found, targets)
+        self._refuse_broken(found, disks, whole=not targets)
         needed = self._content(found, disks)
         with self._tools.priority(), self._place.fill(sum(needed)) as place:
             meter = Meter(self._observer)
@@ -77,23 +80,47 @@ class Restore:
                 try:
                     files.append(self._restore_disk(found, disk, format, place, meter))
                 except Mismatch as error:
-                    raise self._damaged(found, f"disk {disk.target}: {error}") from error
+                    raise self._damaged(
+                        found, f"disk {disk.target}: {error}", disk.target
+                    ) from error
                 except ImageUnreadable as error:
-                    raise self._damaged(found, f"disk {disk.target}: {error.reason}") from error
+                    reason = f"disk {disk.target}: {error.reason}"
+                    raise self._damaged(found, reason, disk.target) from error
+            notes = () if targets else _notes(found.point)
             for file in _choose_files(found, targets):
                 self._observer.step(f"restore {file.name}")
+                wrong = self._check_source(found, file) if targets else ""
+                if wrong:  # whoever wants a disk gets it, even if its machine is lost
+                    notes += (f"{file.name} is damaged and was not restored: {wrong}",)
+                    continue
                 files.append(self._restore_file(found, file.name, file.digest, place))
             self._observer.step("finish")
-        notes = () if targets else _notes(found.point)
         return Restored(found.name, tuple(files), sum(needed), notes)
 
-    def _refuse_broken(self, found: FoundPoint) -> None:
-        broken = found.chain.broken.get(found.point.seq)
-        if broken is not None:
-            raise self._damaged(found, broken)
+    def _refuse_broken(self, found: FoundPoint, disks: Sequence[PointDisk], *, whole: bool) -> None:
+        """Refuse what a look tells is damaged, but nothing for what it does not need."""
+        seq = found.point.seq
+        stored = found.chain.find(seq)
+        if whole and stored is not None and stored.problem:
+            raise self._damaged(found, stored.problem)
+        for target in (disk.target for disk in disks):
+            problem = found.chain.disk_problem(seq, target)
+            if problem:
+                raise self._damaged(found, f"disk {target}: {problem}", target)
 
-    def _damaged(self, found: FoundPoint, reason: str) -> PointDamaged:
-        return PointDamaged(found.point.vm_name, found.name, found.point.seq, reason)
+    def _damaged(self, found: FoundPoint, reason: str, target: str = "") -> PointDamaged:
+        """Say that a point is not whole, in a disk or elsewhere, and what can still be had."""
+        name, seq = found.point.vm_name, found.point.seq
+        error = PointDamaged(name, found.name, seq, reason)
+        there = found.chain.disk_problem
+        whole = [d.target for d in found.point.disks if d.target != target]
+        whole = [other for other in whole if not there(seq, other)]
+        if whole:
+            options = " ".join(f"--disk {other}" for other in whole)
+            error.way_out = f"What may still be had of it: `restore` with {options}. " + (
+                error.way_out
+            )
+        return error
 
     def _content(self, found: FoundPoint, disks: Sequence[PointDisk]) -> list[int]:
         """Return how many bytes each disk holds."""
@@ -101,8 +128,13 @@ class Restore:
         amounts = []
         for disk in disks:
             layers = found.layers(disk.target)
-            with self._store.open_index(found.vm.uuid, found.chain, layers) as index:
-                amounts.append(content_bytes(index, disk.virtual_size))
+            try:
+                with self._store.open_index(found.vm.uuid, found.chain, layers) as index:
+                    amounts.append(content_bytes(index, disk.virtual_size))
+            except PointDamaged as error:
+                here = error.seq == found.point.seq
+                reason = error.reason if here else f"it builds on {error.seq:06d}: {error.reason}"
+                raise self._damaged(found, f"disk {disk.target}: {reason}", disk.target) from error
         return amounts
 
     def _restore_disk(
@@ -125,7 +157,7 @@ class Restore:
         ):
             if reader.size != disk.virtual_size:
                 reason = f"disk {disk.target} has {reader.size} bytes, not {disk.virtual_size}"
-                raise self._damaged(found, reason)
+                raise self._damaged(found, reason, disk.target)
             sink = self._sink(chosen, path, disk.virtual_size)
             try:
 
@@ -143,6 +175,10 @@ class Restore:
         if format == "raw":
             return _RawSink(self._own_images.raw(path, size))
         return _Qcow2Sink(self._own_images.qcow2(path, size))
+
+    def _check_source(self, found: FoundPoint, file: SavedFile) -> str:
+        path = self._store.file_path(found.vm.uuid, found.chain, found.point, file.name)
+        return self._store.check_file(path, file.digest, image=False)
 
     def _restore_file(self, found: FoundPoint, name: str, digest: str, place: RestoreFiles) -> Path:
         source = self._store.file_path(found.vm.uuid, found.chain, found.point, name)

@@ -48,11 +48,12 @@ class PointDamaged(BabysitterError):
     code: ClassVar[str] = "point-damaged"
     exit_code: ClassVar[Exit] = Exit.INTEGRITY
     template: ClassVar[str] = "Restore point {point} of VM {vm!r} is damaged: {reason}."
-    hint_template: ClassVar[str] = "Other restore points may be whole: `verify` tells which."
+    hint_template: ClassVar[str] = "{way_out}"
     vm: str
     point: str
     seq: int
     reason: str
+    way_out: str = "Other restore points may be whole: `verify` tells which."
 
 
 @dataclass(eq=False)
