@@ -141,3 +141,15 @@ def test_a_folder_is_read_only_where_it_holds_backups(tmp_path: Path) -> None:
         check_holds_backups(tmp_path)
     backups(tmp_path)
     check_holds_backups(tmp_path)
+
+
+def test_restore_points_tell_that_a_folder_holds_backups_where_nothing_else_is_left(
+    tmp_path: Path,
+) -> None:
+    point = tmp_path / "VM-5eed5eed" / "20261124T021500Z" / "000000-full"
+    point.mkdir(parents=True)
+    with pytest.raises(StoreRefused, match="no backups yet"):
+        check_holds_backups(tmp_path)
+    (point / layout.POINT_FILE).touch()
+    check_holds_backups(tmp_path)
+    check_new_place(tmp_path)

@@ -57,7 +57,7 @@ def check_new_place(path: Path) -> None:
     foreign = sorted(
         entry.name
         for entry in path.iterdir()
-        if entry.name not in _HARMLESS and not (entry / layout.VM_FILE).is_file()
+        if entry.name not in _HARMLESS and not _has_backups(entry)
     )
     if foreign:
         raise StoreRefused(
@@ -69,10 +69,15 @@ def check_new_place(path: Path) -> None:
 
 def check_holds_backups(path: Path) -> None:
     """Refuse to read a folder without any backups. Raises StoreRefused."""
-    if not any(path.glob(f"*/{layout.VM_FILE}")):
+    if not any(map(_has_backups, path.iterdir())):
         raise StoreRefused(
             str(path), "it holds no backups yet", "Make a backup first, or name another folder."
         )
+
+
+def _has_backups(entry: Path) -> bool:
+    """Whether this is the folder of a VM's backups: its mark says so, or else its points."""
+    return (entry / layout.VM_FILE).is_file() or any(entry.glob(f"*/*/{layout.POINT_FILE}"))
 
 
 def filesystem_type(path: Path, mounts: str | None = None) -> str:
