@@ -1,7 +1,10 @@
-"""The composition root: the only place that knows which adapter serves which port."""
+"""The composition root: the only place that knows which adapter serves which port.
+
+What needs libvirt's Python module is in ``bootstrap_libvirt``.
+"""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +14,6 @@ from vm_babysitter.adapters.conversion_files import LocalConversionFiles
 from vm_babysitter.adapters.fingerprint import fingerprint
 from vm_babysitter.adapters.freeze_guard import WatchdogGuard
 from vm_babysitter.adapters.image_lock import is_written
-from vm_babysitter.adapters.libvirt.connection import Connection
-from vm_babysitter.adapters.libvirt.definitions import LibvirtDefinitions
-from vm_babysitter.adapters.libvirt.hypervisor import LibvirtHypervisor
 from vm_babysitter.adapters.priority import lowered
 from vm_babysitter.adapters.qemu.compression_probe import choose_compression
 from vm_babysitter.adapters.qemu.exports import NbdExports
@@ -28,7 +28,7 @@ from vm_babysitter.adapters.store.draft import NewImage
 from vm_babysitter.adapters.store.local import LocalStore, open_store
 from vm_babysitter.adapters.workspace import Workspace
 from vm_babysitter.cli.composition import FULL_SPEED, Effort, Place
-from vm_babysitter.domain.errors import InvalidInput
+from vm_babysitter.domain.errors import HypervisorMissing, InvalidInput
 from vm_babysitter.engine.backup import Backup
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.conversion import ConvertTools
@@ -40,7 +40,7 @@ from vm_babysitter.engine.repair import Repair
 from vm_babysitter.engine.restore import Restore
 from vm_babysitter.engine.tools import ReadTools, Sight, Tools
 from vm_babysitter.engine.verify import Verify
-from vm_babysitter.ports import Hypervisor, Observer, Priority
+from vm_babysitter.ports import Definitions, Hypervisor, Observer, Priority
 
 RUNTIME = Path("/run/vm-babysitter")
 """Sockets of backup jobs and marks of frozen guests: what a reboot may forget."""
@@ -59,9 +59,9 @@ class Standalone:
 
     @contextmanager
     def hypervisor(self) -> Iterator[Hypervisor]:
-        """Connect to libvirt. Raises HypervisorUnreachable."""
-        with Connection(self._place.uri) as connection:
-            yield self._on(connection)
+        """Connect to libvirt. Raises HypervisorMissing, HypervisorUnreachable, HypervisorError."""
+        with self._libvirt() as (hypervisor, _):
+            yield hypervisor
 
     def store(self, *, create: bool = False, new_image: NewImage = Qcow2Writer) -> LocalStore:
         """Open the backup folder. Raises StoreRefused and what ``open_store`` raises."""
@@ -122,20 +122,22 @@ class Standalone:
         )
 
     def verify(self, effort: Effort = FULL_SPEED) -> Verify:
-        """Verify points; libvirt is not needed."""
-        return Verify(self.store(), self._read_tools(effort))
+        """Verify points; libvirt is not needed. Raises ProgramMissing for want of QEMU's tools."""
+        store = self.store()
+        self._images.require_programs()
+        return Verify(store, self._read_tools(effort))
 
     def restore(self, to: Path, effort: Effort = FULL_SPEED) -> Restore:
-        """Restore points; libvirt is not needed."""
+        """Restore points; neither libvirt nor QEMU is needed."""
         return Restore(self.store(), self._read_tools(effort), FileImages(), EmptyDirectory(to))
 
     @contextmanager
     def convert(self, effort: Effort = FULL_SPEED) -> Iterator[tuple[Convert, ConvertBack]]:
         """Convert raw disks, and undo it; no backup folder is needed."""
-        with Connection(self._place.uri) as connection:
+        with self._libvirt() as (hypervisor, definitions):
             tools = ConvertTools(
-                hypervisor=self._on(connection),
-                definitions=LibvirtDefinitions(connection),
+                hypervisor=hypervisor,
+                definitions=definitions,
                 files=LocalConversionFiles(),
                 images=self._images,
                 own_images=FileImages(),
@@ -148,8 +150,13 @@ class Standalone:
             )
             yield Convert(tools), ConvertBack(tools)
 
-    def _on(self, connection: Connection) -> LibvirtHypervisor:
-        return LibvirtHypervisor(connection, self._images.info, self._place.tpm_roots)
+    def _libvirt(self) -> AbstractContextManager[tuple[Hypervisor, Definitions]]:
+        try:
+            # Only now: whoever reads backups need not have libvirt.
+            from vm_babysitter.bootstrap_libvirt import connected  # noqa: PLC0415
+        except ImportError as error:
+            raise HypervisorMissing(str(error)) from error
+        return connected(self._place.uri, self._images.info, self._place.tpm_roots)
 
     def _read_tools(self, effort: Effort) -> ReadTools:
         pace = Pace(effort.limit, self._cancel)

@@ -11,6 +11,7 @@ from vm_babysitter.adapters.qemu.nodes import as_filename, file_node, shared_cha
 from vm_babysitter.domain.errors import CommandFailed, ImageUnreadable, InvalidInput
 from vm_babysitter.ports import ImageInfo
 
+PROGRAM = "qemu-img"
 TIMEOUT = 120.0
 """Seconds for what reads or writes little metadata; a sleeping hard disk needs 15 of them."""
 CHECK_TIMEOUT = 3600.0
@@ -30,7 +31,7 @@ def info(path: Path) -> ImageInfo:
     """
     name = as_filename({"file": file_node(path)})
     try:
-        text = run(["qemu-img", "info", "--output=json", "-U", name], timeout=TIMEOUT)
+        text = run([PROGRAM, "info", "--output=json", "-U", name], timeout=TIMEOUT)
     except CommandFailed as error:
         raise ImageUnreadable(str(path), words(error.output, path)) from error
     return _parsed(path, json.loads(text))
@@ -51,7 +52,7 @@ def create(path: Path, format: str, size: int, cluster_size: int | None = None) 
         raise InvalidInput("path", str(path), rule, "Choose another name.") from None
     options = [] if cluster_size is None else ["-o", f"cluster_size={cluster_size}"]
     try:
-        argv = ["qemu-img", "create", "-q", "-f", format, *options, "--", str(path), str(size)]
+        argv = [PROGRAM, "create", "-q", "-f", format, *options, "--", str(path), str(size)]
         run(argv, timeout=TIMEOUT)
     except BaseException:
         path.unlink(missing_ok=True)
@@ -65,7 +66,7 @@ def check(path: Path) -> str:
         ImageUnreadable: it could not be checked; with QEMU's words.
     """
     name = as_filename({"file": file_node(path)})
-    done = execute(["qemu-img", "check", "-U", name], timeout=CHECK_TIMEOUT)
+    done = execute([PROGRAM, "check", "-U", name], timeout=CHECK_TIMEOUT)
     match done.status:
         case 0:
             return ""
@@ -89,7 +90,7 @@ def same_content(
         return False
     names = [as_filename(shared_chain([image])) for image in (left, right)]
     go_on()
-    with start(["qemu-img", "compare", "-q", "-U", *names], grace=0) as program:
+    with start([PROGRAM, "compare", "-q", "-U", *names], grace=0) as program:
         while not program.exited(_LOOK_SECONDS):
             go_on()
         match program.stop():

@@ -20,6 +20,11 @@ from vm_babysitter.domain.errors import (
 )
 from vm_babysitter.ports import DiskReader, DiskWriter, ImageInfo
 
+_WITHOUT = (
+    "Install it (Debian: qemu-utils), or put it on the PATH. `restore` works without, and checks "
+    "each block that it writes."
+)
+
 
 def find_way() -> Way:
     """Choose how images are exported: ``qemu-nbd`` where it is, else the emulator.
@@ -46,6 +51,13 @@ class QemuImageTool:
         """
         self._way = way
         self._tuning = tuning
+
+    def require_programs(self) -> None:
+        """Raise ProgramMissing if restore points cannot be read with QEMU's programs."""
+        if not shutil.which(img.PROGRAM):
+            raise ProgramMissing(img.PROGRAM, _WITHOUT)
+        if self._way is None:
+            find_way()
 
     def info(self, path: Path) -> ImageInfo:
         """Describe one image, shared with whoever has it open."""

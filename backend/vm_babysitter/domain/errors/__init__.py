@@ -40,6 +40,7 @@ from vm_babysitter.domain.errors.store import (
 from vm_babysitter.domain.errors.vms import (
     ConversionFailed,
     HypervisorError,
+    HypervisorMissing,
     HypervisorUnreachable,
     NotConverted,
     VmInUse,
@@ -59,6 +60,7 @@ __all__ = [
     "Damaged",
     "Exit",
     "HypervisorError",
+    "HypervisorMissing",
     "HypervisorUnreachable",
     "ImageRefused",
     "ImageUnreadable",

@@ -79,5 +79,6 @@ class ProgramMissing(BabysitterError):
 
     code: ClassVar[str] = "program-missing"
     template: ClassVar[str] = "The program {program!r} is not installed."
-    hint_template: ClassVar[str] = "Install it, or put it on the PATH."
+    hint_template: ClassVar[str] = "{way_out}"
     program: str
+    way_out: str = "Install it, or put it on the PATH."

@@ -108,3 +108,16 @@ class HypervisorUnreachable(BabysitterError):
     transient: ClassVar[bool] = True
     uri: str
     reason: str
+
+
+@dataclass(eq=False)
+class HypervisorMissing(BabysitterError):
+    """libvirt's Python module, or what it needs, is not installed."""
+
+    code: ClassVar[str] = "hypervisor-missing"
+    template: ClassVar[str] = "libvirt's module for Python cannot be used: {reason}."
+    hint_template: ClassVar[str] = (
+        "Install it (Debian: python3-libvirt and python3-lxml). `points`, `verify` and `restore` "
+        "need none."
+    )
+    reason: str
