@@ -23,6 +23,7 @@ from vm_babysitter.cli.composition import Place
 from vm_babysitter.domain.chain import Chain, Point
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.catalog import point_name
+from vm_babysitter.engine.diagnosing import Diagnosed
 
 KIB = 1024
 NAME = "- \"ü:ñ\", 'x' & 日本 $(touch x)"
@@ -176,6 +177,11 @@ class World:
         store = self._app().store()
         chains = [chain for vm in store.vms() for chain in store.chains(vm.uuid)]
         return [(c, [point_name(c, p.point.seq) for p in c.points]) for c in chains]
+
+    def diagnosed(self) -> Diagnosed:
+        """What is found of the VM and its backups."""
+        with self._app().diagnoser() as diagnoser:
+            return diagnoser.diagnose(self.vm.name)
 
     # -- judging ------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ import pytest
 from tests.support.engine_world import EngineWorld, exact, lived_in
 from vm_babysitter.domain.chain import ChainState
 from vm_babysitter.domain.diagnosis import Health
-from vm_babysitter.domain.errors import Busy, VmNotFound
-from vm_babysitter.domain.findings import Code
+from vm_babysitter.domain.errors import Busy, UnsupportedFormat, VmNotFound
+from vm_babysitter.domain.findings import Code, Weight
 from vm_babysitter.domain.repair_plan import By, StepKind, plan_repair
 from vm_babysitter.domain.vm import PowerState
 from vm_babysitter.engine.diagnosing import Diagnosed, Diagnoser
@@ -147,3 +147,15 @@ def test_what_hinders_the_next_backup_is_a_finding_and_no_error(world: EngineWor
     assert finding.code is Code.NO_BACKUP
     assert "shutting down" in finding.what
     assert found.diagnosis.health is Health.GOOD
+
+
+def test_a_vm_with_which_all_goes_wrong_spares_the_others(world: EngineWorld) -> None:
+    world.backup()
+    world.hypervisor.add("another")
+    (document,) = world.path.glob("*/*/chain.json")
+    document.write_text(document.read_text().replace('"format": 1', '"format": 2'))
+    found = {d.diagnosis.facts.name: d for d in Diagnoser(world.tools().sight, world.store).all()}
+    assert found["another"].error is None
+    assert isinstance(found[world.name].error, UnsupportedFormat)
+    (finding,) = found[world.name].diagnosis.findings
+    assert finding.weight is Weight.PERSON

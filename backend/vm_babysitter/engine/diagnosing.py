@@ -52,10 +52,14 @@ class Diagnoser:
         self._store = store
 
     def all(self) -> Iterator[Diagnosed]:
-        """Diagnose each VM, those that libvirt has first."""
+        """Diagnose each VM, those that libvirt has first. What fails with one spares the others."""
         known = self._hypervisor.outlines()
         for vm in known:
-            yield self.diagnose(vm.uuid)
+            try:
+                yield self._look(vm, NO_WISHES)
+            except BabysitterError as error:
+                facts = Facts(vm.name, vm.uuid, vm=vm, hindrance=str(error))
+                yield Diagnosed(diagnose(facts), vm, error=error)
         uuids = {vm.uuid for vm in known}
         for stored in self._store.vms() if self._store is not None else ():
             if stored.uuid not in uuids:
