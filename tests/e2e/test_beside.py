@@ -1,10 +1,7 @@
 """A VM with UEFI firmware and a TPM that both write: all of it is backed up and comes back."""
 
 import json
-import re
-import shlex
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -12,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import by_hand
 from tests.support.faulty import Fault
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.vm import EMPTY_NVRAM, TPM
@@ -91,12 +89,8 @@ def test_a_point_holds_what_firmware_and_tpm_had_written(machine: Machine) -> No
 
 def put_back(restored: Path, machine: Machine) -> None:
     """Do what FORMAT.md says is to be done by hand, for the places of this VM."""
-    text = (Path(__file__).parents[2] / "FORMAT.md").read_text()
-    (block,) = re.findall(r"```\n(nvram=.*?)```", text, re.DOTALL)
-    commands = re.sub(r"(?m)^nvram=\S+", f"nvram={shlex.quote(str(machine.nvram))}", block)
-    commands = re.sub(r"(?m)^state=\S+", f"state={shlex.quote(str(machine.tpm))}", commands)
-    commands = re.sub(r"(?m)^chown .*", "", commands)  # all of it is root's here
-    subprocess.run(["bash", "-euc", commands], cwd=restored, check=True)
+    by_hand.do("nvram.fd", {"nvram": machine.nvram, "like": restored}, restored)
+    by_hand.do("tpm-", {"tpm": machine.tpm, "like": restored}, restored)
 
 
 def test_a_vm_runs_again_from_what_is_restored(machine: Machine, tmp_path: Path) -> None:
