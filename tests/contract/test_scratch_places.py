@@ -1,6 +1,7 @@
 """Working space of backups: the fake and the real one."""
 
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fakes.places import FakeScratchPlaces
-from tests.support.mounts import ram_disk, read_only
+from tests.support.mounts import lazy_disk, ram_disk, read_only
 from vm_babysitter.adapters.workspace import Workspace
 from vm_babysitter.domain.errors import ScratchUnfit
 from vm_babysitter.ports import ScratchPlaces
@@ -146,6 +147,21 @@ class TestWorkspace(PlacesContract):
         path = places.scratch_path(disk, NONCE, "vda")
         assert (places.probe(path), places.probe(path)) == ("", "")
         assert set(Path(disk).parent.iterdir()) == before
+
+    def test_what_was_removed_does_not_come_back_after_a_power_cut(
+        self, places: Workspace, tmp_path: Path
+    ) -> None:
+        cut = tmp_path / "image as it is on the disk"
+        with lazy_disk(tmp_path / "image", tmp_path / "disk") as disk:
+            (disk / "vda.qcow2").touch()
+            path = Path(places.scratch_path(str(disk / "vda.qcow2"), NONCE, "vda"))
+            path.write_bytes(b"old content")
+            os.sync()
+            assert places.probe(str(path)) == ""
+            places.remove(str(path), NONCE)
+            shutil.copyfile(tmp_path / "image", cut)
+        with lazy_disk(cut, tmp_path / "after") as disk:
+            assert {p.name for p in disk.iterdir()} == {"lost+found", "vda.qcow2"}
 
     def test_place_that_cannot_be_written_to_is_unfit(
         self, places: Workspace, disk: str, tmp_path: Path

@@ -3,11 +3,13 @@
 import os
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from vm_babysitter.adapters.room import room
 from vm_babysitter.domain.errors import ScratchUnfit, StoreFailed
 from vm_babysitter.domain.space import Room
+from vm_babysitter.lib.atomicfile import fsync_directory
 
 _SOCKET = "nbd.socket"
 _NONCE = re.compile(r"[0-9a-f]{6}")
@@ -86,8 +88,16 @@ class Workspace:
                     name.unlink()
             if file.name == _SOCKET and file.parent.is_dir():
                 file.parent.rmdir()
+            elif file.name != _SOCKET and file.parent.is_dir():
+                _keep_removed(file.parent)
         except OSError as error:
             raise StoreFailed(path, error.strerror or str(error)) from error
+
+
+def _keep_removed(folder: Path) -> None:
+    """Have removed names stay so after a power cut: then nothing tells of them any more."""
+    with suppress(OSError):  # some network file systems have no such thing
+        fsync_directory(folder)
 
 
 def _is_plain(path: Path) -> bool:
