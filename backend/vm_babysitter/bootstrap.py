@@ -26,6 +26,7 @@ from vm_babysitter.adapters.restore_place import EmptyDirectory
 from vm_babysitter.adapters.side_files import LocalSideFiles
 from vm_babysitter.adapters.store.draft import NewImage
 from vm_babysitter.adapters.store.local import LocalStore, open_store
+from vm_babysitter.adapters.this_host import this_host
 from vm_babysitter.adapters.workspace import Workspace
 from vm_babysitter.cli.composition import FULL_SPEED, Effort, Place
 from vm_babysitter.domain.errors import HypervisorMissing, InvalidInput
@@ -55,6 +56,7 @@ class Standalone:
         self._observer = observer
         self._cancel = cancel
         self._clock = SystemClock()
+        self._host = place.host or this_host()
         self._images = QemuImageTool()
 
     @contextmanager
@@ -74,6 +76,7 @@ class Standalone:
             digest_file,
             create=create,
             allow_ram=self._place.allow_ram_store,
+            host=self._host,
         )
 
     @contextmanager

@@ -96,6 +96,7 @@ FIRST_BEFORE_COMMIT = [
     die("os.rename", "*/point.json"),
     *soak(
         die("open", "*/store.lock"),
+        die("os.link", "*/lease.json"),
         die("step", "look"),
         die("os.mkdir", "*/_-*"),
         die("os.rename", "*/vm.json"),

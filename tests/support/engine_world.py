@@ -22,13 +22,14 @@ from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.adapters.side_files import LocalSideFiles
 from vm_babysitter.adapters.store.draft import NewImage
 from vm_babysitter.adapters.store.local import LocalStore, open_store
+from vm_babysitter.adapters.this_host import this_host
 from vm_babysitter.domain.chain import Chain, Point, disk_layers
 from vm_babysitter.engine.backup import BackedUp, Backup
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.pace import Pace
 from vm_babysitter.engine.reconcile import Reconciler
 from vm_babysitter.engine.tools import ReadTools, Tools
-from vm_babysitter.ports import Belongings, ImageTool, SideFiles, Store
+from vm_babysitter.ports import Belongings, ImageTool, SideFiles, Store, ThisHost
 
 T = TypeVar("T")
 
@@ -66,6 +67,7 @@ class EngineWorld:
     """Off, so that what is read is what has changed."""
     side_files: SideFiles = field(default_factory=LocalSideFiles)
     compress: bool = False
+    host: ThisHost = field(default_factory=this_host)
 
     def __post_init__(self) -> None:
         self.exports = FakeDiskExports(self.hypervisor)
@@ -84,7 +86,13 @@ class EngineWorld:
     def open(self) -> LocalStore:
         """Open the backup folder anew, as another process would."""
         return open_store(
-            self.path, self.clock, self.new_image, digest_file, create=True, allow_ram=True
+            self.path,
+            self.clock,
+            self.new_image,
+            digest_file,
+            create=True,
+            allow_ram=True,
+            host=self.host,
         )
 
     def tools(self) -> Tools:

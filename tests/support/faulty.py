@@ -29,7 +29,7 @@ from vm_babysitter.cli.composition import App, Place
 from vm_babysitter.cli.main import run
 from vm_babysitter.domain.errors import StoreFailed
 from vm_babysitter.engine.cancel import Cancel
-from vm_babysitter.ports import Observer
+from vm_babysitter.ports import Observer, ThisHost
 
 FILE_EVENTS = {
     "open": 0,
@@ -55,6 +55,8 @@ class Fault:
     kind: str
     """``step``, ``progress``, ``call``, ``return``, ``fsync``, or one of ``FILE_EVENTS``.
     ``impatience`` has no moment: a silent QEMU is given up after ``IMPATIENT`` seconds.
+    Nor has ``host``: the program takes itself for one on a host whose identity, name and boot
+    are in ``name``, separated by ``|``.
     """
     name: str = ""
     """Of the step or function; of the path a pattern as the shell's."""
@@ -72,6 +74,12 @@ class Faults:
         self._left = {index: fault.nth for index, fault in enumerate(faults)}
         self._kinds = {fault.kind for fault in faults}
         self._lock = threading.RLock()
+
+    @property
+    def host(self) -> ThisHost | None:
+        """The machine that the program is to take for its own; None for the one it is."""
+        names = [fault.name for fault, _ in self._faults if fault.kind == "host"]
+        return ThisHost(*names[0].split("|")) if names else None
 
     def watch(self) -> None:
         """Begin to see what the process does."""
@@ -147,7 +155,7 @@ def main() -> None:
     tpms = runtime.parent / "lib" / "swtpm"  # RUNTIME lies where a private libvirt has its files
 
     def compose(place: Place, observer: Observer, cancel: Cancel) -> App:
-        place = replace(place, runtime=runtime, tpm_roots=(tpms,))
+        place = replace(place, runtime=runtime, tpm_roots=(tpms,), host=faults.host)
         return Standalone(place, Watched(observer, faults), cancel)
 
     faults.watch()

@@ -24,6 +24,7 @@ from vm_babysitter.domain.chain import Chain, Point
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.catalog import point_name
 from vm_babysitter.engine.diagnosing import Diagnosed
+from vm_babysitter.ports import ThisHost
 
 KIB = 1024
 NAME = "- \"ü:ñ\", 'x' & 日本 $(touch x)"
@@ -75,6 +76,8 @@ class World:
         self.power = "running" if running else "paused"
         self.boot()
         self.allow_ram = True
+        self.machine: ThisHost | None = None
+        """The machine that our commands take for theirs; None for the one it is."""
         self.path = ""
         """The PATH of our commands, empty for that of the tests."""
         self.references: dict[str, dict[str, Path]] = {}
@@ -97,6 +100,9 @@ class World:
 
     def arguments(self, *arguments: str, faults: Sequence[Fault] = ()) -> list[str]:
         """The command line of the product, with faults to happen in it."""
+        if self.machine is not None:
+            machine = (self.machine.id, self.machine.name, self.machine.boot_id)
+            faults = [*faults, Fault("be", "host", "|".join(machine))]
         spec = json.dumps([list(asdict(fault).values()) for fault in faults])
         program = [sys.executable, "-m", "tests.support.faulty", str(self.runtime), spec]
         place = ["--standalone", "--uri", self.host.uri, "--store", str(self.store)]
@@ -216,7 +222,13 @@ class World:
             run("qemu-img", "compare", image, named(raw, "raw"))
 
     def _app(self) -> Standalone:
-        place = Place(self.host.uri, self.store, allow_ram_store=True, runtime=self.runtime)
+        place = Place(
+            self.host.uri,
+            self.store,
+            allow_ram_store=True,
+            runtime=self.runtime,
+            host=self.machine,
+        )
         return Standalone(place, Silent(), Cancel())
 
     def assert_vm_unharmed(self) -> None:
@@ -263,7 +275,7 @@ class World:
 
     def _assert_store_tidy(self, chains: Sequence[Chain]) -> None:
         """All that is in the store is what the manifests name."""
-        wanted = {"store.json", "store.lock"}
+        wanted = {"store.json", "store.lock", "lease.json"}
         for chain in chains:
             (place,) = (
                 path.relative_to(self.store) for path in self.store.glob(f"*/{chain.directory}")

@@ -14,7 +14,7 @@ from vm_babysitter.engine.diagnosing import Diagnoser
 from vm_babysitter.engine.repair import Repair
 from vm_babysitter.engine.restore import Restore
 from vm_babysitter.engine.verify import Verify
-from vm_babysitter.ports import Hypervisor, Observer, Store
+from vm_babysitter.ports import Hypervisor, Observer, Store, ThisHost
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Place:
     """Where job sockets and marks go; None for the usual place."""
     tpm_roots: tuple[Path, ...] = ()
     """Where libvirt keeps the state of emulated TPMs; empty for the usual places."""
+    host: ThisHost | None = None
+    """The machine that we are taken to run on; None for the one it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from vm_babysitter.ports.host import (
     ScratchPlaces,
     SideContent,
     SideFiles,
+    ThisHost,
 )
 from vm_babysitter.ports.hypervisor import (
     ActiveJob,
@@ -88,5 +89,6 @@ __all__ = [
     "SideFiles",
     "Store",
     "StoredVm",
+    "ThisHost",
     "WrittenFile",
 ]

@@ -26,6 +26,18 @@ class Observer(Protocol):
         """Something that the user should know, in a sentence."""
 
 
+@dataclass(frozen=True, slots=True)
+class ThisHost:
+    """The machine that we run on, as ``adapters.this_host`` finds it."""
+
+    id: str
+    """Tells it from others, for good."""
+    name: str
+    """For people."""
+    boot_id: str
+    """Another one after each start of the machine; empty where that is not known."""
+
+
 class Clock(Protocol):
     """Time and chance."""
 

@@ -124,7 +124,14 @@ class Store(Protocol):
         """As the user gave it."""
 
     def lock(self) -> AbstractContextManager[None]:
-        """Be the only one that changes this store. Raises Busy."""
+        """Be the only one that changes this store, on this host and of all hosts.
+
+        All that changes it fails with StoreTaken once another host has taken it over, but for
+        the removal of what was begun here.
+
+        Raises:
+            Busy, StoreTaken.
+        """
 
     def room(self) -> Room:
         """Return the file system it lies on."""

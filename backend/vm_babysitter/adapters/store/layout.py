@@ -9,6 +9,7 @@ CHAIN_FILE = "chain.json"
 POINT_FILE = "point.json"
 CURRENT_FILE = "current.json"
 LOCK_FILE = "store.lock"
+LEASE_FILE = "lease.json"
 
 CHAIN_PATTERN = re.compile(r"\d{8}T\d{6}Z")
 ATTEMPT_PATTERN = re.compile(r"(\d{6}-(full|inc))\.attempt\.json")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from vm_babysitter.adapters.clock import SystemClock
 from vm_babysitter.adapters.room import room
 from vm_babysitter.adapters.store import documents, layout, place
 from vm_babysitter.adapters.store.documents import (
@@ -19,17 +20,19 @@ from vm_babysitter.adapters.store.documents import (
 )
 from vm_babysitter.adapters.store.draft import LocalDraft, NewImage
 from vm_babysitter.adapters.store.index_file import IndexReader
+from vm_babysitter.adapters.store.lease import StoreLease
 from vm_babysitter.adapters.store.merged_index import MergedIndex
 from vm_babysitter.adapters.store.owners import find_chain, find_vm, mend_chain, note_vm
 from vm_babysitter.adapters.store.reading import read_chain
 from vm_babysitter.adapters.store.sweeping import remove_attempt, remove_empty_chain
+from vm_babysitter.adapters.this_host import this_host
 from vm_babysitter.domain.chain import Attempt, Chain, ChainState, Point, PointDisk
 from vm_babysitter.domain.errors import Busy, Damaged, PointDamaged, StoreFailed
 from vm_babysitter.domain.offline import Current
 from vm_babysitter.domain.space import Room
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.lib.atomicfile import fsync_directory
-from vm_babysitter.ports import BlockIndex, Clock, Passed, StoredVm
+from vm_babysitter.ports import BlockIndex, Clock, Passed, StoredVm, ThisHost
 
 DigestImage = Callable[[Path, Passed], str]
 """Computes the digest of a disk image."""
@@ -49,12 +52,19 @@ class LocalStore:
         store_id: str,
         new_image: NewImage,
         digest_image: DigestImage,
+        lease: StoreLease | None = None,
     ) -> None:
-        """Use ``open_store``, which checks the place first."""
+        """Use ``open_store``, which checks the place first.
+
+        ``lease``: that of the folder, as the host that we run on sees it if not given.
+        """
         self._path = path
         self.id = store_id
         self._new_image = new_image
         self._digest_image = digest_image
+        self._lease = lease or StoreLease(path, this_host(), SystemClock().now)
+        self._begun: set[str] = set()
+        """Nonces of the attempts begun here, which are ours whoever has the lease by now."""
         self._found: dict[str, Path] = {}  # by UUID: looking through all is slow
 
     @property
@@ -75,6 +85,7 @@ class LocalStore:
                 raise Busy(
                     f"The backup folder {str(self._path)!r}", "another process is writing to it"
                 ) from error
+            self._lease.claim()
             yield
         finally:
             os.close(descriptor)
@@ -104,6 +115,7 @@ class LocalStore:
 
     def new_chain(self, vm: Vm, chain_id: str, started: datetime) -> Chain:
         """See the port."""
+        self._lease.hold()
         directory = self._vm_directory(vm)
         while True:
             path = directory / layout.chain_directory(started)
@@ -124,26 +136,32 @@ class LocalStore:
         directory = self._chain_path(vm_uuid, chain.directory)
         old = find_chain(directory)
         if old is not None and old.state != ChainState.ARCHIVED:
+            self._lease.hold()
             new = ChainDocument(old.id, old.vm_uuid, ChainState.ARCHIVED, why, old.created)
             documents.write(directory / layout.CHAIN_FILE, "chain", new)
 
     def note_current(self, vm_uuid: str, chain: Chain, current: Current) -> None:
         """See the port."""
+        self._lease.hold()
         directory = self._chain_path(vm_uuid, chain.directory)
         documents.write(directory / layout.CURRENT_FILE, "current", current)
 
     def begin(self, chain: Chain, attempt: Attempt) -> LocalDraft:
         """See the port."""
+        self._lease.hold()
+        self._begun.add(attempt.nonce)
         parent = self._chain_path(attempt.vm_uuid, chain.directory)
         path = parent / attempt.directory
         mend_chain(parent)
         documents.write(parent / layout.attempt_file(attempt.directory), "attempt", attempt)
         failing(path, lambda: path.mkdir(mode=0o700))
         failing(parent, lambda: fsync_directory(parent))
-        return LocalDraft(path, self._new_image)
+        return LocalDraft(path, self._new_image, self._lease.hold)
 
     def sweep(self, attempt: Attempt, *, keep_mark: bool = False) -> None:
         """See the port."""
+        if attempt.nonce not in self._begun:
+            self._lease.hold()
         for chain in self.chains(attempt.vm_uuid):
             if attempt in chain.attempts:
                 path = self._chain_path(attempt.vm_uuid, chain.directory)
@@ -151,6 +169,7 @@ class LocalStore:
 
     def remove_empty_chains(self, vm_uuid: str) -> None:
         """See the port."""
+        self._lease.hold()
         directory = self._find_vm(vm_uuid)
         if directory is not None:
             for entry in failing(directory, lambda: sorted(directory.iterdir())):
@@ -222,7 +241,7 @@ class LocalStore:
         return vm / directory
 
 
-def open_store(
+def open_store(  # noqa: PLR0913
     path: Path,
     clock: Clock,
     new_image: NewImage,
@@ -230,27 +249,30 @@ def open_store(
     *,
     create: bool,
     allow_ram: bool = False,
+    host: ThisHost | None = None,
 ) -> LocalStore:
     """Open the backup folder at ``path``; ``create`` makes an empty folder one.
 
-    Without ``create`` it is only read, which may be from a read-only file system.
+    Without ``create`` it is only read, which may be from a read-only file system, and whichever
+    host has the lease. ``host`` is the one that we run on, if not given.
 
     Raises:
         StoreRefused, StoreFailed, Damaged, UnsupportedFormat: nothing was changed.
     """
     place.check_place(path, writable=create, allow_ram=allow_ram)
+    lease = StoreLease(path, host or this_host(), clock.now)
     mark = path / layout.STORE_FILE
     if not mark.exists():
         if not create:
             place.check_holds_backups(path)
-            return LocalStore(path, "", new_image, digest_image)
+            return LocalStore(path, "", new_image, digest_image, lease)
         place.check_new_place(path)
         documents.write(mark, "store", StoreDocument(clock.new_id(), clock.now()))
     try:
         document = documents.read(mark, "store", StoreDocument)
     except Damaged as error:
         raise Damaged(error.path, error.reason, _LOST_MARK) from error
-    return LocalStore(path, document.id, new_image, digest_image)
+    return LocalStore(path, document.id, new_image, digest_image, lease)
 
 
 def digest_plain(path: Path) -> str:

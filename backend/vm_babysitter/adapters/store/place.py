@@ -15,6 +15,7 @@ _HARMLESS = frozenset(
         ".DS_Store",
         f".{layout.STORE_FILE}.tmp",  # of a first backup that died at once
         layout.LOCK_FILE,
+        layout.LEASE_FILE,
     }
 )
 

@@ -35,6 +35,7 @@ from vm_babysitter.domain.errors.store import (
     PointNotFound,
     StoreFailed,
     StoreRefused,
+    StoreTaken,
     UnsupportedFormat,
 )
 from vm_babysitter.domain.errors.vms import (
@@ -75,6 +76,7 @@ __all__ = [
     "SpaceRunningOut",
     "StoreFailed",
     "StoreRefused",
+    "StoreTaken",
     "TransferFailed",
     "UnsupportedFormat",
     "VmInUse",

@@ -19,6 +19,27 @@ class StoreRefused(BabysitterError):
 
 
 @dataclass(eq=False)
+class StoreTaken(BabysitterError):
+    """Another host writes to the backup folder."""
+
+    code: ClassVar[str] = "store-taken"
+    template: ClassVar[str] = (
+        "The backup folder {path!r} belongs to the host {host!r}, since {since}: only one host "
+        "writes to it."
+    )
+    hint_template: ClassVar[str] = (
+        "If that host is not to back up into it any more, give it to this one: {command}. "
+        "Reading and restoring work as it is."
+    )
+    path: str
+    host: str
+    """Its name."""
+    since: str
+    command: str
+    """What gives it to this host."""
+
+
+@dataclass(eq=False)
 class StoreFailed(BabysitterError):
     """The backup folder failed while it was used (disk full, read-only, gone)."""
 
