@@ -102,14 +102,14 @@ def write_qemu_conf(folder: Path, user: str = "root") -> None:
     )
 
 
-def kill_and_wait(pid: int) -> None:
+def kill_and_wait(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
     """Kill a process, a child of ours or not, and wait until it is dead. Gone is fine."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        signal.pidfd_send_signal(descriptor, how)
         select.select([descriptor], [], [], 30)
     except ProcessLookupError:
         pass
@@ -117,12 +117,17 @@ def kill_and_wait(pid: int) -> None:
         os.close(descriptor)
 
 
-def kill_emulators(root: Path) -> None:
+def kill_emulators(root: Path, how: signal.Signals = signal.SIGKILL) -> None:
     """Kill every QEMU that libvirt started under ``root``."""
     for file in (root / "run" / "qemu").glob("*.pid"):
         pid = int(file.read_text().strip() or "0")
         if file.name != "driver.pid" and _belongs_to(pid, root):
-            kill_and_wait(pid)
+            kill_and_wait(pid, how)
+
+
+def end_emulators(root: Path) -> None:
+    """Have every QEMU that libvirt started under ``root`` end in good order."""
+    kill_emulators(root, signal.SIGTERM)
 
 
 def _belongs_to(pid: int, root: Path) -> bool:

@@ -6,7 +6,7 @@ import time
 import uuid
 from pathlib import Path
 
-from tests.support.libvirt_host import Worker, kill_and_wait, kill_emulators, write_qemu_conf
+from tests.support.libvirt_host import Worker, end_emulators, kill_and_wait, kill_emulators, write_qemu_conf
 
 _REAPER = Path(__file__).with_name("reaper.py")
 
@@ -95,10 +95,19 @@ class PrivateLibvirtd:
         """Kill libvirtd and all VMs, and lose what a reboot loses. ``start`` boots again."""
         self.kill()
         kill_emulators(self.root)
+        self._lose_ram()
+
+    def _lose_ram(self) -> None:
         for name in ("run", "lib/qemu/domain-*"):
             for path in self.root.glob(f"{name}/**/*"):
                 if not path.is_dir():
                     path.unlink()
+
+    def shut_down(self) -> None:
+        """End VMs and libvirtd in good order, and lose what a reboot loses."""
+        end_emulators(self.root)
+        self.kill()
+        self._lose_ram()
 
     def close(self) -> None:
         """Kill libvirtd and the VMs that are left."""

@@ -1,0 +1,57 @@
+"""``make chaos``: stories from seeds; the shortest one that fails is told."""
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+
+from tests.chaos.story import Step, describe, play, shortest, tell
+
+
+_OUR_OWN = ["unshare", "--mount", "--propagation", "private"]
+"""Other tests begin mount namespaces, too, and would keep file systems of ours from ending."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make chaos")
+    parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
+    parser.add_argument("--seeds", type=int, default=1, help="so many seeds, one after another")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--story", default="", help="these steps instead of those of the seed")
+    parser.add_argument("--shorten", type=float, default=240, help="seconds for finding less")
+    parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if not given.inside:
+        program = [sys.executable, "-m", "tests.chaos", "--inside", *sys.argv[1:]]
+        os.execvp(_OUR_OWN[0], [*_OUR_OWN, *program])
+    stats: Counter[str] = Counter()
+    failed = 0
+    for seed in range(given.seed, given.seed + given.seeds):
+        steps = [Step.parse(text) for text in given.story.split()] or tell(seed, given.steps)
+        most = len(steps) if given.story else given.steps
+        began = time.monotonic()
+
+        def watch(number: int, words: str) -> None:
+            if given.verbose:
+                print(f"{number:3}. {words}", flush=True)
+
+        outcome = play(seed, steps, most, watch)
+        stats += outcome.stats
+        took = time.monotonic() - began
+        print(f"seed {seed}: {outcome.stats['steps']} steps in {took:.0f} s", flush=True)
+        if outcome.failure is not None:
+            failed += 1
+            print(outcome.trace)
+            print(describe(seed, outcome), flush=True)
+            if given.shorten:
+                print("\nThe shortest story found:")
+                print(describe(seed, shortest(seed, outcome, given.shorten)), flush=True)
+    for name, count in sorted(stats.items()):
+        print(f"{count:7}  {name}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
