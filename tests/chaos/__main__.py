@@ -8,7 +8,6 @@ from collections import Counter
 
 from tests.chaos.story import Step, describe, play, shortest, tell
 
-
 _OUR_OWN = ["unshare", "--mount", "--propagation", "private"]
 """Other tests begin mount namespaces, too, and would keep file systems of ours from ending."""
 

@@ -6,7 +6,13 @@ import time
 import uuid
 from pathlib import Path
 
-from tests.support.libvirt_host import Worker, end_emulators, kill_and_wait, kill_emulators, write_qemu_conf
+from tests.support.libvirt_host import (
+    Worker,
+    end_emulators,
+    kill_and_wait,
+    kill_emulators,
+    write_qemu_conf,
+)
 
 _REAPER = Path(__file__).with_name("reaper.py")
 

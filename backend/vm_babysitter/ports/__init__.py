@@ -14,6 +14,7 @@ from vm_babysitter.ports.disks import (
     OwnImages,
     RawWriter,
 )
+from vm_babysitter.ports.headers import ImageHeaders
 from vm_babysitter.ports.host import (
     Clock,
     FreezeGuard,
@@ -66,6 +67,7 @@ __all__ = [
     "FreezeGuard",
     "FreezeWatch",
     "Hypervisor",
+    "ImageHeaders",
     "ImageInfo",
     "ImageTool",
     "ImageUse",

@@ -54,6 +54,10 @@ class Zlib:
         return stream.compress(cluster) + stream.flush()
 
 
+COMPRESSION_TYPES = {way.name: way.type for way in (Zstd, Zlib)}
+"""What the header says of each way, by its name in the manifest."""
+
+
 def expand(kind: int, data: bytes, size: int) -> bytes:
     """Return a cluster of ``size`` bytes from its compressed form; what follows that is ignored.
 

@@ -105,6 +105,12 @@ def parse_header(data: bytes) -> Header:
     return Header(size, kind, l1_offset, l1_entries)
 
 
+def backing_of(data: bytes) -> str | None:
+    """Return the backing file that the beginning of an image names, None without one."""
+    offset, length = _HEADER.unpack_from(data)[2:4]
+    return os.fsdecode(data[offset : offset + length]) if offset else None
+
+
 def data_offset(entry: int) -> int:
     """Return the byte at which the cluster or table of an entry begins, 0 if it has none."""
     return entry & _OFFSET
