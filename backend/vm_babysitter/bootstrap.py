@@ -128,7 +128,7 @@ class Standalone:
         """Verify points; libvirt is not needed. Raises ProgramMissing for want of QEMU's tools."""
         store = self.store()
         self._images.require_programs()
-        return Verify(store, self._read_tools(effort))
+        return Verify(store, self._read_tools(effort), self._clock)
 
     def restore(self, to: Path, effort: Effort = FULL_SPEED) -> Restore:
         """Restore points; neither libvirt nor QEMU is needed."""

@@ -37,6 +37,7 @@ def verify(folder: Path) -> dict[str, tuple[str, ...]]:
         ReadTools(
             QemuImageTool(), fingerprint, RecordingObserver(), Cancel(), Pace(None, Cancel())
         ),
+        FakeClock(),
     )
     (vm,) = store.vms()
     results = work.all(vm.uuid)

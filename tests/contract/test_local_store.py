@@ -1,5 +1,6 @@
 """The backup folder: what is begun, committed, swept, found again and refused."""
 
+import errno
 import json
 import os
 import shutil
@@ -489,19 +490,44 @@ def test_index_that_is_not_what_was_written_is_named_with_its_point(
         pass
 
 
+@pytest.mark.parametrize(
+    ("number", "evidence"),
+    [(errno.EIO, True), (errno.EUCLEAN, True), (errno.ESTALE, False), (errno.ENOTCONN, False)],
+)
+def test_a_file_that_cannot_be_read_is_damaged_only_if_its_medium_is(
+    store: LocalStore,
+    chain: Chain,
+    points: list[Point],
+    number: int,
+    evidence: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = points[0].disks[0]
+    image = store.image_path(VM_UUID, chain, points[0], disk)
+
+    def fail(*_arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "preadv", fail)
+    found = store.check_file(image, disk.digest, image=True)
+    assert (found.wrong, found.evidence) == (os.strerror(number), evidence)
+
+
 def test_files_are_compared_with_their_digests(
     store: LocalStore, chain: Chain, points: list[Point]
 ) -> None:
     disk, file = points[0].disks[0], points[0].files[0]
     image = store.image_path(VM_UUID, chain, points[0], disk)
     saved = store.file_path(VM_UUID, chain, points[0], file.name)
-    assert store.check_file(image, disk.digest, image=True) == ""
-    assert store.check_file(saved, file.digest, image=False) == ""
+    assert store.check_file(image, disk.digest, image=True).wrong == ""
+    assert store.check_file(saved, file.digest, image=False).wrong == ""
     for path, digest, is_image in ((image, disk.digest, True), (saved, file.digest, False)):
-        assert store.check_file(path, "0" * 64, image=is_image)
+        assert store.check_file(path, "0" * 64, image=is_image).evidence
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
         path.write_bytes(content)
-        assert store.check_file(path, digest, image=is_image)
+        assert store.check_file(path, digest, image=is_image).evidence
         path.unlink()
-        assert store.check_file(path, digest, image=is_image)
+        gone = store.check_file(path, digest, image=is_image)
+        assert gone.wrong
+        assert not gone.evidence

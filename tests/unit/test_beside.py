@@ -230,7 +230,7 @@ def test_damage_is_found_and_such_a_point_is_not_restored(world: EngineWorld, na
     world.backup()
     (path,) = world.path.glob(f"*/*/*/{name}")
     path.write_bytes(b"X" + path.read_bytes()[1:])
-    work = Verify(world.store, world.read_tools(FakeImageTool()))
+    work = Verify(world.store, world.read_tools(FakeImageTool()), world.clock)
     (found,) = work.all(world.name, structure_only=True)
     assert found.problems == (f"{name}: its content is not what was written",)
     with pytest.raises(PointDamaged, match=name):

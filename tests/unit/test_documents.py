@@ -273,11 +273,11 @@ def test_all_files_of_format_1_pass_their_digests(golden: LocalStore) -> None:
             for disk in found.disks:
                 image = golden.image_path(vm.uuid, chain, found, disk)
                 index = golden.file_path(vm.uuid, chain, found, disk.index)
-                assert golden.check_file(image, disk.digest, image=True) == ""
-                assert golden.check_file(index, disk.index_digest, image=False) == ""
+                assert golden.check_file(image, disk.digest, image=True).wrong == ""
+                assert golden.check_file(index, disk.index_digest, image=False).wrong == ""
             (file,) = found.files
             path = golden.file_path(vm.uuid, chain, found, file.name)
-            assert golden.check_file(path, file.digest, image=False) == ""
+            assert golden.check_file(path, file.digest, image=False).wrong == ""
 
 
 def test_images_and_indexes_of_format_1_give_back_what_the_disk_held(golden: LocalStore) -> None:

@@ -23,6 +23,7 @@ from vm_babysitter.domain.errors import (
     StoreFailed,
 )
 from vm_babysitter.engine.restore import FORMATS, Restore, Restored
+from vm_babysitter.engine.verify import Verify
 from vm_babysitter.ports import DiskReader
 
 BLOCK = 65536
@@ -264,6 +265,24 @@ def test_what_turns_out_damaged_on_the_way_is_told_with_what_may_be_had(
     assert "--disk vda." in error.hint
     restore(world, to, tool, targets=["vda"])
     assert content(to / "vda.qcow2") == held[2]["vda"]
+
+
+def test_a_disk_that_is_noted_as_damaged_is_tried_all_the_same(
+    world: EngineWorld, to: Path, tool: FakeImageTool, held: list[dict[str, bytes]]
+) -> None:
+    damage(world, 1, "vdb.index")
+    Verify(world.store, world.read_tools(tool), world.clock).all(world.name)
+    assert world.chains()[0].broken
+    assert "--disk vda." in refused(world, to, tool, PointDamaged, ["vdb"]).hint
+    restore(world, to, tool, targets=["vda"])
+    assert content(to / "vda.qcow2") == held[2]["vda"]
+    damage(world, 1, "vdb.index")  # mended
+    world.observer.notes.clear()
+    again = to.with_name("again")
+    restore(world, again, tool)
+    assert content(again / "vdb.raw") == held[2]["vdb"]
+    (note,) = world.observer.notes
+    assert note.startswith("Disk vdb may not come back: it builds on 000001: vdb.index:")
 
 
 def test_nothing_is_promised_where_nothing_can_be_had(

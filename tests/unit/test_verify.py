@@ -21,7 +21,7 @@ from vm_babysitter.domain.errors import (
     VmNotFound,
 )
 from vm_babysitter.engine.verify import Verified, Verify
-from vm_babysitter.ports import ImageInfo, Passed
+from vm_babysitter.ports import FileCheck, ImageInfo, Passed
 
 BLOCK = 65536
 
@@ -41,8 +41,12 @@ class OddTool(FakeImageTool):
 
 @pytest.fixture
 def world(ram_path: Path) -> EngineWorld:
-    """A VM of two disks with a full and two increments."""
-    world = EngineWorld(ram_path)
+    return two_disks(ram_path)
+
+
+def two_disks(path: Path) -> EngineWorld:
+    """Return a VM of two disks with a full and two increments."""
+    world = EngineWorld(path)
     other = FakeDisk("vdb", size=2 * BLOCK, path="/vms/b.raw", format="raw")
     other.layers[0].path = other.path
     world.vm.disks["vdb"] = other
@@ -55,7 +59,7 @@ def world(ram_path: Path) -> EngineWorld:
 
 def verify(world: EngineWorld, tool: FakeImageTool | None = None) -> Verify:
     images = FakeImageTool() if tool is None else tool
-    return Verify(world.store, world.read_tools(images))
+    return Verify(world.store, world.read_tools(images), world.clock)
 
 
 def results(
@@ -209,7 +213,7 @@ class CountingStore(LocalStore):
 
     def check_file(
         self, path: Path, digest: str, *, image: bool, passed: Passed = lambda _: None
-    ) -> str:
+    ) -> FileCheck:
         self.checked.append(path)
         return super().check_file(path, digest, image=image, passed=passed)
 

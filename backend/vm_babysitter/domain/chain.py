@@ -201,9 +201,14 @@ class Flaw:
     """Name of the file in the point's directory; empty where the whole point cannot be used."""
     reason: str
     """In words: ``it is missing``."""
+    found: datetime | None = None
+    """When a verify found it; None for what a look tells."""
+    content: bool = False
+    """Whether the file is what was written, and only reading through it shows the flaw."""
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.reason}" if self.file else self.reason
+        words = f"{self.file}: {self.reason}" if self.file else self.reason
+        return f"{words} (found by verify, {self.found:%Y-%m-%d})" if self.found else words
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +330,13 @@ class Chain:
             for p in self.points
         )
         return replace(self, points=points)
+
+    def without_notes(self) -> "Chain":
+        """Return this chain as a look tells of it, without what verifies found and noted."""
+        points = (
+            replace(p, flaws=tuple(f for f in p.flaws if f.found is None)) for p in self.points
+        )
+        return replace(self, points=tuple(points))
 
     def lineage(self, seq: int) -> tuple[Point, ...]:
         """Return a point and all it builds on, the newest first.

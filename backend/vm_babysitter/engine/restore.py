@@ -98,15 +98,23 @@ class Restore:
         return Restored(found.name, tuple(files), sum(needed), notes)
 
     def _refuse_broken(self, found: FoundPoint, disks: Sequence[PointDisk], *, whole: bool) -> None:
-        """Refuse what a look tells is damaged, but nothing for what it does not need."""
+        """Refuse what a look tells is damaged, but nothing for what it does not need.
+
+        What a verify had found may be in blocks that this point does not need, or be mended: each
+        block is checked on the way anyhow.
+        """
         seq = found.point.seq
-        stored = found.chain.find(seq)
+        chain = found.chain.without_notes()
+        stored = chain.find(seq)
         if whole and stored is not None and stored.problem:
             raise self._damaged(found, stored.problem)
         for target in (disk.target for disk in disks):
-            problem = found.chain.disk_problem(seq, target)
+            problem = chain.disk_problem(seq, target)
             if problem:
                 raise self._damaged(found, f"disk {target}: {problem}", target)
+            noted = found.chain.disk_problem(seq, target)
+            if noted:
+                self._observer.note(f"Disk {target} may not come back: {noted}. Trying it.")
 
     def _damaged(self, found: FoundPoint, reason: str, target: str = "") -> PointDamaged:
         """Say that a point is not whole, in a disk or elsewhere, and what can still be had."""
@@ -178,13 +186,13 @@ class Restore:
 
     def _check_source(self, found: FoundPoint, file: SavedFile) -> str:
         path = self._store.file_path(found.vm.uuid, found.chain, found.point, file.name)
-        return self._store.check_file(path, file.digest, image=False)
+        return self._store.check_file(path, file.digest, image=False).wrong
 
     def _restore_file(self, found: FoundPoint, name: str, digest: str, place: RestoreFiles) -> Path:
         source = self._store.file_path(found.vm.uuid, found.chain, found.point, name)
         path = place.begin(name)
         place.copy(source, path)
-        wrong = self._store.check_file(path, digest, image=False)
+        wrong = self._store.check_file(path, digest, image=False).wrong
         if wrong:
             raise self._damaged(found, f"{name}: {wrong}")
         return place.final(path)

@@ -1,14 +1,18 @@
 """Proves restore points: files complete (structure) and data correct (content)."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
-from vm_babysitter.domain.chain import Chain, Point, PointDisk
-from vm_babysitter.domain.errors import BabysitterError, Cancelled, ImageUnreadable
+from vm_babysitter.domain.blocks import BLOCK_SIZE
+from vm_babysitter.domain.chain import Chain, Flaw, Point, PointDisk, StoredPoint
+from vm_babysitter.domain.damage import Checked, DamageNote, remembered
+from vm_babysitter.domain.errors import BabysitterError, Cancelled, ImageUnreadable, StoreFailed
 from vm_babysitter.engine.catalog import FoundPoint, find_point, find_vm, point_name
 from vm_babysitter.engine.checked_reading import CheckedReading, Mismatch, Part, content_bytes
 from vm_babysitter.engine.meter import Meter
 from vm_babysitter.engine.tools import ReadTools
-from vm_babysitter.ports import Store, StoredVm
+from vm_babysitter.ports import Clock, FileCheck, Store, StoredVm
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +31,29 @@ class Verified:
         return not self.problems
 
 
-class Verify:
-    """Verifies points of one store; reads only."""
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What is wrong with the files of one point, and what of it is to be remembered."""
 
-    def __init__(self, store: Store, tools: ReadTools) -> None:
+    problems: tuple[str, ...]
+    checked: Checked
+
+
+class Verify:
+    """Verifies points of one store.
+
+    It changes nothing there but the notes of what it found: so no backup builds on a point that is
+    known to be damaged. It believes no note itself.
+    """
+
+    def __init__(self, store: Store, tools: ReadTools, clock: Clock) -> None:
         self._store = store
         self._tools = tools
+        self._clock = clock
         self._images = tools.images
         self._observer = tools.observer
         self._cancel = tools.cancel
-        self._own: dict[tuple[str, int], tuple[str, ...]] = {}
+        self._own: dict[tuple[str, int], _Own] = {}
 
     def one(self, vm: str, point: str, *, structure_only: bool = False) -> Verified:
         """Verify one point. Raises VmNotFound, PointNotFound, InvalidInput, Damaged."""
@@ -74,55 +91,74 @@ class Verify:
 
     def _structure(self, found: FoundPoint, meter: Meter) -> tuple[str, ...]:
         """Check the files of a point and of all it builds on."""
-        broken = found.chain.broken.get(found.point.seq)
-        if broken is not None:
-            return (broken,)
-        problems: list[str] = []
-        todo = [p for p in found.lineage if (found.chain.id, p.seq) not in self._own]
+        line = _known_lineage(found.chain, found.point.seq)
+        todo = [s.point for s in line if (found.chain.id, s.point.seq) not in self._own]
         meter.expect(sum(disk.file_size for point in todo for disk in point.disks))
-        for point in found.lineage:
-            key = (found.chain.id, point.seq)
+        problems: list[str] = []
+        for stored in line:
+            seq = stored.point.seq
+            key = (found.chain.id, seq)
             if key not in self._own:
-                self._own[key] = tuple(self._check_files(found.vm, found.chain, point, meter))
-            prefix = "" if point is found.point else f"it builds on {point.seq:06d}: "
-            problems += [prefix + problem for problem in self._own[key]]
+                self._own[key] = self._check_point(found.vm, found.chain, stored, meter)
+            prefix = "" if seq == found.point.seq else f"it builds on {seq:06d}: "
+            problems += [prefix + problem for problem in self._own[key].problems]
+        parent = line[-1].point.parent
+        if parent is not None and not problems:
+            problems.append(found.chain.broken[found.point.seq])
         return tuple(problems)
 
-    def _check_files(self, vm: StoredVm, chain: Chain, point: Point, meter: Meter) -> list[str]:
+    def _check_point(self, vm: StoredVm, chain: Chain, stored: StoredPoint, meter: Meter) -> _Own:
+        """Check the files of one point, and note what is damaged."""
+        looked = {flaw.file: flaw for flaw in stored.flaws if flaw.found is None}
+        if "" in looked:  # then its manifest is not to be trusted with names of files
+            return _Own((str(looked[""]),), Checked(()))
+        problems, flaws, undecided = [], [], set(looked)
+        for file, check in self._check_files(vm, chain, stored.point, set(looked), meter):
+            flaw = looked.get(file) or Flaw(file, check.wrong, self._clock.now())
+            if check.wrong:
+                problems.append(str(replace(flaw, found=None)))
+                if check.evidence:
+                    flaws.append(flaw)
+                else:
+                    undecided.add(file)
+        own = _Own(tuple(problems), Checked(tuple(flaws), frozenset(undecided)))
+        self._note(vm, chain, stored.point, own.checked)
+        return own
+
+    def _check_files(
+        self, vm: StoredVm, chain: Chain, point: Point, looked: set[str], meter: Meter
+    ) -> Iterator[tuple[str, FileCheck]]:
+        """Check each file of a point but those ``looked`` at, which are known not to be whole."""
+
         def passed(amount: int) -> None:
             meter.add(amount)
             self._tools.pace.take(amount)
 
-        problems = []
-        for disk in point.disks:
-            path = self._store.image_path(vm.uuid, chain, point, disk)
-            index = self._store.file_path(vm.uuid, chain, point, disk.index)
-            wrong = self._store.check_file(path, disk.digest, image=True, passed=passed)
-            wrong = wrong or self._check_image(vm, chain, point, disk)
-            if wrong:
-                problems.append(f"{disk.file}: {wrong}")
-            wrong = self._store.check_file(index, disk.index_digest, image=False)
-            if wrong:
-                problems.append(f"{disk.index}: {wrong}")
-        for file in point.files:
-            path = self._store.file_path(vm.uuid, chain, point, file.name)
-            wrong = self._store.check_file(path, file.digest, image=False)
-            if wrong:
-                problems.append(f"{file.name}: {wrong}")
-        return problems
+        def check(name: str, digest: str, *, image: bool = False) -> FileCheck:
+            if name in looked:
+                return FileCheck("seen by a look", evidence=False)
+            path = self._store.file_path(vm.uuid, chain, point, name)
+            return self._store.check_file(path, digest, image=image, passed=passed)
 
-    def _check_image(self, vm: StoredVm, chain: Chain, point: Point, disk: PointDisk) -> str:
+        for disk in point.disks:
+            found = check(disk.file, disk.digest, image=True)
+            yield disk.file, found if found.wrong else self._check_image(vm, chain, point, disk)
+            yield disk.index, check(disk.index, disk.index_digest)
+        for file in point.files:
+            yield file.name, check(file.name, file.digest)
+
+    def _check_image(self, vm: StoredVm, chain: Chain, point: Point, disk: PointDisk) -> FileCheck:
         """Check what the image says of itself: format, size, backing link, QEMU's own check."""
         path = self._store.image_path(vm.uuid, chain, point, disk)
         try:
             info, wrong = self._images.info(path), self._images.check(path)
-        except ImageUnreadable as error:
-            return error.reason
+        except ImageUnreadable as error:  # its bytes are right: something else is amiss
+            return FileCheck(error.reason, evidence=False)
         if info.format != "qcow2" or info.virtual_size != disk.virtual_size:
-            return f"it is {info.format} of {info.virtual_size} bytes"
-        if info.backing_file != disk.backing:
-            return f"it builds on {info.backing_file!r}, not on {disk.backing!r}"
-        return wrong
+            wrong = f"it is {info.format} of {info.virtual_size} bytes"
+        elif info.backing_file != disk.backing:
+            wrong = f"it builds on {info.backing_file!r}, not on {disk.backing!r}"
+        return FileCheck(wrong, evidence=bool(wrong))
 
     def _content(self, found: FoundPoint, meter: Meter) -> tuple[str, ...]:
         problems = []
@@ -131,8 +167,14 @@ class Verify:
                 self._read_disk(found, disk, meter)
             except Cancelled:
                 raise
-            except (Mismatch, BabysitterError) as error:
+            except Mismatch as error:
                 problems.append(f"disk {disk.target}: {error}")
+                self._note_content(found, disk, error)
+            except BabysitterError as error:
+                problems.append(f"disk {disk.target}: {error}")
+        if not problems:
+            own = self._own[found.chain.id, found.point.seq]
+            self._note(found.vm, found.chain, found.point, replace(own.checked, proven=True))
         return tuple(problems)
 
     def _read_disk(self, found: FoundPoint, disk: PointDisk, meter: Meter) -> None:
@@ -150,3 +192,42 @@ class Verify:
                 meter.add(sum(len(part.data) for part in parts))
 
             CheckedReading(reader, index, take, self._tools).run()
+
+    def _note_content(self, found: FoundPoint, disk: PointDisk, error: Mismatch) -> None:
+        """Note a wrong block at the point whose image has it, else at the one that was read."""
+        block = error.offset // BLOCK_SIZE
+        owner, file = found.point, disk.file
+        for point, layer in found.layers(disk.target):
+            with self._store.open_index(found.vm.uuid, found.chain, [(point, layer)]) as index:
+                if index.touched(block, 1):
+                    owner, file = point, layer.file
+                    break
+        key = (found.chain.id, owner.seq)
+        flaw = Flaw(file, str(error), self._clock.now(), content=True)
+        checked = self._own[key].checked
+        checked = replace(checked, flaws=(*checked.flaws, flaw))
+        self._own[key] = replace(self._own[key], checked=checked)
+        self._note(found.vm, found.chain, owner, checked)
+
+    def _note(self, vm: StoredVm, chain: Chain, point: Point, checked: Checked) -> None:
+        """Remember what was found of a point, as far as the store takes it."""
+        stored = chain.find(point.seq)
+        noted = tuple(f for f in stored.flaws if f.found is not None) if stored else ()
+        flaws = remembered(noted, checked)
+        if not flaws and not noted:
+            return
+        note = DamageNote(point.seq, point.nonce, self._clock.now(), flaws)
+        with suppress(StoreFailed):  # it may be read-only, or on its way out
+            self._store.note_damage(vm.uuid, chain, point, note)
+
+
+def _known_lineage(chain: Chain, seq: int) -> list[StoredPoint]:
+    """Return a point and what it builds on, as far as there are manifests."""
+    line: list[StoredPoint] = []
+    wanted: int | None = seq
+    while wanted is not None and (stored := chain.find(wanted)):
+        if line and wanted >= line[-1].point.seq:  # a look tells that it is wrong
+            break
+        line.append(stored)
+        wanted = stored.point.parent
+    return line

@@ -40,6 +40,7 @@ from vm_babysitter.ports.hypervisor import (
 )
 from vm_babysitter.ports.store import (
     BlockIndex,
+    FileCheck,
     ImageWriter,
     IndexWriter,
     Passed,
@@ -63,6 +64,7 @@ __all__ = [
     "DiskSource",
     "DiskWriter",
     "Export",
+    "FileCheck",
     "Fingerprint",
     "FreezeGuard",
     "FreezeWatch",

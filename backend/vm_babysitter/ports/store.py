@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vm_babysitter.domain.chain import Attempt, Chain, Point, PointDisk, SavedFile
+from vm_babysitter.domain.damage import DamageNote
 from vm_babysitter.domain.offline import Current
 from vm_babysitter.domain.space import Room
 from vm_babysitter.domain.vm import Vm
@@ -107,6 +108,16 @@ class PointDraft(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class FileCheck:
+    """What comparing a file with its digest has come to."""
+
+    wrong: str
+    """In words; empty if it is what was written."""
+    evidence: bool
+    """Whether that proves the file to be damaged; else it may only be out of reach."""
+
+
+@dataclass(frozen=True, slots=True)
 class StoredVm:
     """A VM that the store has backups of."""
 
@@ -177,9 +188,18 @@ class Store(Protocol):
 
     def check_file(
         self, path: Path, digest: str, *, image: bool, passed: Passed = lambda _: None
-    ) -> str:
-        """Compare a file with its digest by reading it; return what is wrong, empty if nothing.
+    ) -> FileCheck:
+        """Compare a file with its digest by reading it.
 
         ``image`` tells disk images, whose digest is defined otherwise, from other files.
         ``passed`` is told how many bytes more of an image were read; what it raises ends it.
+        """
+
+    def note_damage(self, vm_uuid: str, chain: Chain, point: Point, note: DamageNote) -> None:
+        """Note what is wrong with a point; a note without flaws removes the one there is.
+
+        Needs no lock.
+
+        Raises:
+            StoreFailed: for instance because the store can only be read.
         """

@@ -46,6 +46,11 @@ def attempt_file(point_directory: str) -> str:
     return f"{point_directory}.attempt.json"
 
 
+def damage_file(point_directory: str) -> str:
+    """Return the name, in the chain's directory, of what a verify found wrong with a point."""
+    return f"{point_directory}.damage.json"
+
+
 def target_file(target: str, suffix: str) -> str:
     """Return the name of a disk's file in a point."""
     return f"{target}.{suffix}"

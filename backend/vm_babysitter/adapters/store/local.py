@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from vm_babysitter.adapters.clock import SystemClock
 from vm_babysitter.adapters.room import room
-from vm_babysitter.adapters.store import documents, layout, place
+from vm_babysitter.adapters.store import damage, documents, layout, place
 from vm_babysitter.adapters.store.documents import (
     ChainDocument,
     StoreDocument,
@@ -27,12 +27,13 @@ from vm_babysitter.adapters.store.reading import read_chain
 from vm_babysitter.adapters.store.sweeping import remove_attempt, remove_empty_chain
 from vm_babysitter.adapters.this_host import this_host
 from vm_babysitter.domain.chain import Attempt, Chain, ChainState, Point, PointDisk
+from vm_babysitter.domain.damage import DamageNote
 from vm_babysitter.domain.errors import Busy, Damaged, PointDamaged, StoreFailed
 from vm_babysitter.domain.offline import Current
 from vm_babysitter.domain.space import Room
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.lib.atomicfile import fsync_directory
-from vm_babysitter.ports import BlockIndex, Clock, Passed, StoredVm, ThisHost
+from vm_babysitter.ports import BlockIndex, Clock, FileCheck, Passed, StoredVm, ThisHost
 
 DigestImage = Callable[[Path, Passed], str]
 """Computes the digest of a disk image."""
@@ -205,13 +206,18 @@ class LocalStore:
 
     def check_file(
         self, path: Path, digest: str, *, image: bool, passed: Passed = lambda _: None
-    ) -> str:
+    ) -> FileCheck:
         """See the port."""
         try:
             found = self._digest_image(path, passed) if image else digest_plain(path)
         except (Damaged, StoreFailed) as error:
-            return error.reason
-        return "" if found == digest else "its content is not what was written"
+            return FileCheck(error.reason, evidence=damage.is_evidence(error))
+        wrong = "" if found == digest else "its content is not what was written"
+        return FileCheck(wrong, evidence=bool(wrong))
+
+    def note_damage(self, vm_uuid: str, chain: Chain, point: Point, note: DamageNote) -> None:
+        """See the port."""
+        damage.write_note(self._chain_path(vm_uuid, chain.directory), point, note)
 
     def _find_vm(self, uuid: str) -> Path | None:
         known = self._found.get(uuid)

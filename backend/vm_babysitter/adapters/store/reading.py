@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vm_babysitter.adapters.store import documents, layout
+from vm_babysitter.adapters.store.damage import noted_flaws
 from vm_babysitter.adapters.store.documents import ChainDocument, failing
 from vm_babysitter.adapters.store.index_file import index_size
 from vm_babysitter.domain.chain import (
@@ -47,7 +48,7 @@ def read_chain(path: Path, document: ChainDocument) -> Chain:
             problem = "its manifest belongs to another restore point"
             unreadable.append(UnreadablePoint(parsed[0], entry.name, problem))
         else:
-            points.append(StoredPoint(point, tuple(_look(entry, point))))
+            points.append(StoredPoint(point, (*_look(entry, point), *noted_flaws(path, point))))
     return Chain(
         id=document.id,
         directory=path.name,
