@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak clean setup-run setup-test
+.PHONY: help demo test chaos lint bench soak clean setup-run setup-test
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 # Always `python -m`: scripts of a venv break in folders whose path is long or has spaces.
@@ -21,6 +21,11 @@ demo: setup-run ## back up and restore a small VM of its own, watched step by st
 
 test: setup-test lint ## lint and all tests
 	@$(PYTEST)
+
+# SEED and STEPS choose a story, SEEDS so many more of them; STORY is what a failure prints.
+chaos: setup-test ## random sequences of writes, backups, kills, power cuts and damage: SEED= STEPS= SEEDS=
+	@PYTHONPATH=backend:. $(PYTHON) -m tests.chaos $(if $(SEED),--seed $(SEED)) \
+	  $(if $(STEPS),--steps $(STEPS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(STORY),--story '$(STORY)') --verbose
 
 lint: setup-test ## style, types, the dependency rule, shell scripts
 	@$(PYTHON) -m ruff check .

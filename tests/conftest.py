@@ -25,7 +25,7 @@ hypothesis.settings.register_profile("quick", _PATIENT, max_examples=50)
 hypothesis.settings.register_profile("soak", _PATIENT, max_examples=5000)
 hypothesis.settings.load_profile("soak" if os.environ.get("VMB_SOAK") == "1" else "quick")
 
-_SLOWEST_FIRST = ("e2e", "guest", "contract", "unit")
+_SLOWEST_FIRST = ("e2e", "chaos", "guest", "contract", "unit")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

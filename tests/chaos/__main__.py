@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -24,7 +25,8 @@ def main() -> int:
     given = parser.parse_args()
     if not given.inside:
         program = [sys.executable, "-m", "tests.chaos", "--inside", *sys.argv[1:]]
-        os.execvp(_OUR_OWN[0], [*_OUR_OWN, *program])
+        os.execvp(_OUR_OWN[0], [*_OUR_OWN, *program])  # noqa: S606
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is removed
     stats: Counter[str] = Counter()
     failed = 0
     for seed in range(given.seed, given.seed + given.seeds):

@@ -110,9 +110,7 @@ def plain_backup(oracle: Oracle, machine: Machine, options: Options) -> str:
     return words + _succeeded(oracle, machine, made, before)
 
 
-def _without_space(
-    oracle: Oracle, machine: Machine, before: Disks, error: BabysitterError
-) -> str:
+def _without_space(oracle: Oracle, machine: Machine, before: Disks, error: BabysitterError) -> str:
     if not (oracle.house.backups.full and isinstance(error, NO_SPACE)):
         raise Broken("next backup", f"{type(error).__name__}: {error}") from error
     made = oracle.house.learn(machine, before, "a backup without space")
@@ -339,9 +337,7 @@ def _some_death(chance: Random) -> Fault:
     return Fault("die", kind, name, chance.randrange(1, most + 1))
 
 
-def _run_with(
-    oracle: Oracle, machine: Machine, faults: Sequence[Fault], options: Options
-) -> str:
+def _run_with(oracle: Oracle, machine: Machine, faults: Sequence[Fault], options: Options) -> str:
     house = oracle.house
     house.stats["backups begun"] += 1
     arguments = ["backup", *options.arguments, "--json", "--", machine.uuid]

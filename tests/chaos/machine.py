@@ -8,6 +8,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, cast
 
+from lxml import etree
+
 from tests.chaos.words import Skip
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.qemu_img import named, run
@@ -90,14 +92,12 @@ class Machine:
 
     def defined_source(self, target: str) -> tuple[Path, str]:
         """Path and format of a disk's image in the VM's definition."""
-        from lxml import etree  # noqa: PLC0415
-
         domain = etree.fromstring(cast(str, self.host.call("xml", self.vm.name, True)))
         for disk in domain.iterfind("devices/disk"):
             name, source, driver = (disk.find(tag) for tag in ("target", "source", "driver"))
-            if name is not None and source is not None and driver is not None:
-                if name.get("dev") == target:
-                    return Path(source.get("file", "")), driver.get("type", "")
+            if name is None or source is None or driver is None or name.get("dev") != target:
+                continue
+            return Path(source.get("file", "")), driver.get("type", "")
         raise LookupError(target)
 
     def bitmaps(self) -> dict[str, set[str]]:
@@ -107,7 +107,9 @@ class Machine:
             return {t: _ours(_in_info(info)) for t, info in images.items()}
         with self.vm.monitor() as qmp:
             nodes = cast(list[dict[str, Any]], qmp.execute("query-named-block-nodes"))
-        layers = {t: [path, *(p for p, _ in self.below.get(t, ()))] for t, path in self.vm.paths.items()}
+        layers = {
+            t: [path, *(p for p, _ in self.below.get(t, ()))] for t, path in self.vm.paths.items()
+        }
         return {
             target: _ours(
                 bitmap["name"]

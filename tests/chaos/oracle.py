@@ -54,10 +54,7 @@ class Oracle:
     ) -> None:
         touched = self.house.touched(reference)
         if not touched:
-            if found is None:
-                raise Broken("lost point", f"{reference.name} is no longer listed")
-            if found[1]:
-                raise Broken("good point called bad", f"{reference.name}: {found[1]}")
+            self._must_be_there(reference, found)
         if found is None:
             return
         signature = (touched, *self._signature(reference))
@@ -69,13 +66,26 @@ class Oracle:
             self._judge_touched(reference, found[1])
         else:
             self._compare(reference, found[0])
-            if thoroughly or self._turn % _TURN_OF_RESTORES == 0:
-                self._restore(reference)
-            if thoroughly or self._turn % _TURN_OF_VERIFIES == 0:
-                problem = self.called_good(reference)
-                if problem:
-                    raise Broken("good point called bad", f"{reference.name}: {problem}")
+            self._use(reference, thoroughly)
         self._seen[reference.key] = signature
+
+    def _must_be_there(self, reference: Reference, found: tuple[Point, str] | None) -> None:
+        if found is None:
+            raise Broken("lost point", f"{reference.name} is no longer listed")
+        if found[1]:
+            raise Broken("good point called bad", f"{reference.name}: {found[1]}")
+
+    def _use(self, reference: Reference, thoroughly: bool) -> None:
+        """Verify and restore a good point, or only some of many."""
+        if thoroughly or self._turn % _TURN_OF_VERIFIES == 0:
+            problem = self.called_good(reference)
+            if problem:
+                raise Broken("good point called bad", f"{reference.name}: {problem}")
+        if thoroughly or self._turn % _TURN_OF_RESTORES == 0:
+            try:
+                self._restore(reference)
+            except BabysitterError as error:
+                raise Broken("restore of a good point", f"{reference.name}: {error}") from error
 
     def _judge_touched(self, reference: Reference, broken: str) -> None:
         problem = broken or self.called_good(reference)
@@ -114,9 +124,7 @@ class Oracle:
         target = self.house.root / "restored, here"
         format = ("raw", "qcow2")[self._turn % 2]
         try:
-            self.house.app().restore(target).run(
-                reference.key[0], reference.name, format=format
-            )
+            self.house.app().restore(target).run(reference.key[0], reference.name, format=format)
             self.house.stats["restores"] += 1
             for disk, copy in reference.disks.items():
                 self._same(reference, target / f"{disk}.{format}", format, copy)
@@ -181,7 +189,9 @@ class Oracle:
             bitmaps = sorted(bitmap for bitmap in found if bitmap.startswith(series))
             if len(bitmaps) > MOST_BITMAPS[machine.on]:
                 raise Broken("left bitmaps", f"{name} {target}: {bitmaps}")
-        left = {path for path in machine.folder.iterdir() if not path.name.endswith(".vmb-convert.json")}
+        left = {
+            path for path in machine.folder.iterdir() if not path.name.endswith(".vmb-convert.json")
+        }
         if left - machine.images:
             raise Broken("left beside the disks", str(left - machine.images))
         jobs = {path.name for path in house.runtime.glob("*")} - house.jobs_of_others(machine)

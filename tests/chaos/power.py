@@ -39,7 +39,9 @@ class LazyDisk:
     def unmount(self) -> None:
         """Take it away; whoever has it open gets a moment to end."""
         deadline = time.monotonic() + _PATIENCE
-        while subprocess.run(["umount", str(self.place)], check=False, capture_output=True).returncode:
+        while subprocess.run(
+            ["umount", str(self.place)], check=False, capture_output=True
+        ).returncode:
             if time.monotonic() > deadline:
                 _run("umount", str(self.place))
             time.sleep(0.02)

@@ -28,9 +28,7 @@ class ShiftedClock(SystemClock):
 class Shifted(Standalone):
     """The engine with such a clock."""
 
-    def __init__(
-        self, place: Place, observer: Observer, cancel: Cancel, shift: timedelta
-    ) -> None:
+    def __init__(self, place: Place, observer: Observer, cancel: Cancel, shift: timedelta) -> None:
         super().__init__(place, observer, cancel)
         self._clock = ShiftedClock(shift)
 
