@@ -17,6 +17,7 @@ from vm_babysitter.adapters.image_lock import is_written
 from vm_babysitter.adapters.priority import lowered
 from vm_babysitter.adapters.qemu.compression_probe import choose_compression
 from vm_babysitter.adapters.qemu.exports import NbdExports
+from vm_babysitter.adapters.qemu.image_headers import FileImageHeaders
 from vm_babysitter.adapters.qemu.offline_bitmaps import QemuOfflineBitmaps
 from vm_babysitter.adapters.qemu.offline_disks import ImageDisks
 from vm_babysitter.adapters.qemu.open_image import QemuImageTool
@@ -85,7 +86,8 @@ class Standalone:
         store = self.store() if self._has_store() else None
         with self.hypervisor() as hypervisor:
             offline = ImageDisks(self._images, is_written)
-            sight = Sight(hypervisor, offline, LocalSideFiles(), fingerprint)
+            headers = FileImageHeaders()
+            sight = Sight(hypervisor, offline, LocalSideFiles(), fingerprint, headers)
             yield Diagnoser(sight, store)
 
     @contextmanager
@@ -113,6 +115,7 @@ class Standalone:
             bitmaps=QemuOfflineBitmaps(),
             places=Workspace(self._runtime, store.path),
             side_files=LocalSideFiles(),
+            headers=FileImageHeaders(),
             guard=WatchdogGuard(self._runtime, self._place.uri),
             clock=self._clock,
             fingerprint=fingerprint,

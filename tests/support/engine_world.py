@@ -18,6 +18,7 @@ from tests.support.fakes.offline import FakeOfflineBitmaps, FakeOfflineDisks
 from tests.support.fakes.places import FakeScratchPlaces
 from tests.support.read_qcow2 import read_layers
 from vm_babysitter.adapters.fingerprint import fingerprint
+from vm_babysitter.adapters.qemu.image_headers import FileImageHeaders
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.adapters.side_files import LocalSideFiles
 from vm_babysitter.adapters.store.draft import NewImage
@@ -104,6 +105,7 @@ class EngineWorld:
             bitmaps=self._mortal(self.offline_bitmaps),
             places=self._mortal(self.places),
             side_files=self._mortal(self.side_files),
+            headers=FileImageHeaders(),
             guard=self._mortal(self.guard),
             clock=self.clock,
             fingerprint=fingerprint,

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.engine_world import EngineWorld, exact, lived_in
+from tests.unit.test_verify import results
 from vm_babysitter.domain.chain import ChainState
 from vm_babysitter.domain.diagnosis import Health
 from vm_babysitter.domain.errors import Busy, UnsupportedFormat, VmNotFound
@@ -159,3 +160,73 @@ def test_a_vm_with_which_all_goes_wrong_spares_the_others(world: EngineWorld) ->
     assert isinstance(found[world.name].error, UnsupportedFormat)
     (finding,) = found[world.name].diagnosis.findings
     assert finding.weight is Weight.PERSON
+
+
+def rebase(path: Path) -> None:
+    """Give an image another backing file, as `qemu-img rebase -u` does."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"../000000-full")
+    content[at + 3 : at + 9] = b"000009"
+    path.write_bytes(content)
+
+
+def image_of(world: EngineWorld, point: str) -> Path:
+    (path,) = world.path.glob(f"*/*/{point}/vda.qcow2")
+    return path
+
+
+@pytest.fixture
+def relinked(world: EngineWorld) -> EngineWorld:
+    world.backup()
+    world.disk.write(0, b"z")
+    world.backup()
+    rebase(image_of(world, "000001-inc"))
+    return world
+
+
+@pytest.mark.parametrize("verified", [False, True])
+def test_a_header_is_put_back_by_a_repair_whether_a_verify_has_noted_it_or_not(
+    relinked: EngineWorld, verified: bool
+) -> None:
+    if verified:
+        results(relinked)
+        assert list(relinked.path.rglob("*.damage.json"))
+    found = diagnose(relinked)
+    assert [finding.code for finding in found.diagnosis.findings] == [Code.RELINK]
+    assert found.diagnosis.health is Health.REPAIRABLE
+    assert not found.diagnosis.lost
+    result = repair(relinked)
+    assert [step.kind for step in result.done] == [StepKind.RELINK]
+    assert result.after.diagnosis.findings == ()
+    assert not list(relinked.path.rglob("*.damage.json"))
+    assert "is put back" in " ".join(relinked.observer.notes)
+    assert all(result.good for result in results(relinked).values())
+    made = relinked.backup()
+    assert made.point.parent == 1
+    exact(relinked, made)
+
+
+def test_a_backup_puts_a_header_back_by_itself(relinked: EngineWorld) -> None:
+    made = relinked.backup()
+    assert made.point.parent == 1
+    assert made.point.warnings == ()
+    exact(relinked, made)
+    assert all(result.good for result in results(relinked).values())
+
+
+def test_where_more_than_the_header_is_wrong_it_is_tried_once_and_noted(
+    relinked: EngineWorld,
+) -> None:
+    path = image_of(relinked, "000001-inc")
+    content = bytearray(path.read_bytes())
+    content[70000] ^= 1
+    path.write_bytes(content)
+    result = repair(relinked)
+    assert path.read_bytes() == content
+    assert [finding.code for finding in result.after.diagnosis.findings] == [Code.DAMAGED]
+    relinked.observer.steps.clear()
+    made = relinked.backup()
+    assert not [step for step in relinked.observer.steps if step.startswith("check ")]
+    assert made.point.parent == 0
+    (warning,) = made.point.warnings
+    assert "000001 cannot be restored as a whole any more: vda.qcow2: it builds on" in warning

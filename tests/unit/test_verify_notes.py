@@ -62,7 +62,7 @@ class Failing(LocalStore):
 def test_damage_is_noted_at_its_own_point_and_the_next_backup_builds_on_an_older_one(
     world: EngineWorld, name: str, structure_only: bool
 ) -> None:
-    flip(file_of(world, 1, name), 100 if name.endswith("qcow2") else -1)
+    flip(file_of(world, 1, name), BLOCK + 100 if name.endswith("qcow2") else -1)
     assert only(world).broken == {}
     results(world, structure_only=structure_only)
     assert notes(world) == ["000001-inc.damage.json"]

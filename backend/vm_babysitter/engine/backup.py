@@ -14,6 +14,7 @@ from vm_babysitter.domain.errors import (
 from vm_babysitter.domain.reread import DEFAULT_RUNS
 from vm_babysitter.domain.vm import Access, Vm, access_of
 from vm_babysitter.engine.attempt import PointMaker, Wishes
+from vm_babysitter.engine.mending import Mender
 from vm_babysitter.engine.quiesce import thaw_leftovers
 from vm_babysitter.engine.reconcile import Reconciler
 from vm_babysitter.engine.tools import Tools
@@ -50,6 +51,7 @@ class Backup:
         self._store = store
         self._observer = tools.observer
         self._reconciler = Reconciler(tools, store)
+        self._mender = Mender(tools, store)
         self._unchanged = Unchanged(tools.sight, store)
         self._maker = PointMaker(tools, store, self._reconciler, self._unchanged)
 
@@ -94,6 +96,7 @@ class Backup:
         hypervisor = self._tools.hypervisor
         self._observer.step("look")
         thaw_leftovers(hypervisor, self._tools.guard, self._observer)
+        self._mender.mend(hypervisor.outline(name).uuid)
         known = None if wishes.force_full else self._unchanged.find(name)
         if known is not None:
             chain, point = known

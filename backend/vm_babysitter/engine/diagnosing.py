@@ -11,6 +11,7 @@ from vm_babysitter.domain.findings import Facts
 from vm_babysitter.domain.reread import DEFAULT_RUNS
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.engine.catalog import find_vm, point_name
+from vm_babysitter.engine.mending import as_relinked, unlinked
 from vm_babysitter.engine.planning import Planned, Planner
 from vm_babysitter.engine.tools import Sight
 from vm_babysitter.ports import JobKind, Store, StoredVm
@@ -48,6 +49,7 @@ class Diagnoser:
     def __init__(self, sight: Sight, store: Store | None) -> None:
         """``store`` is None where there is no backup folder yet."""
         self._hypervisor = sight.hypervisor
+        self._headers = sight.headers
         self._planner = Planner(sight, store)
         self._store = store
 
@@ -95,7 +97,10 @@ class Diagnoser:
         try:
             vm = self._hypervisor.vm(vm.uuid)
             planned = self._planner.plan(
-                vm, force_full=wishes.force_full, track_snapshots=wishes.track_snapshots
+                vm,
+                force_full=wishes.force_full,
+                track_snapshots=wishes.track_snapshots,
+                chains=facts.chains,
             )
         except BabysitterError as error:
             facts = replace(
@@ -112,10 +117,17 @@ class Diagnoser:
         return Diagnosed(diagnose(facts), vm, planned)
 
     def _stored(self, uuid: str, name: str) -> Facts:
-        """Return what the backup folder tells."""
+        """Return what the backup folder tells, its chains as they are once they are mended."""
         if self._store is None:
             return Facts(name, uuid)
-        return Facts(name, uuid, self._store.chains(uuid))
+        chains = self._store.chains(uuid)
+        links = tuple(
+            link.found
+            for chain in chains
+            for link in unlinked(self._store, self._headers, uuid, chain)
+        )
+        mended = tuple(as_relinked(chain, links) for chain in chains)
+        return Facts(name, uuid, mended, unlinked=links)
 
     def _around(self, facts: Facts, vm: Vm) -> Facts:
         """Add what libvirt tells."""

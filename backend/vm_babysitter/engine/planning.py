@@ -82,10 +82,14 @@ class Planner:
         force_full: bool = False,
         distrusted: Collection[Distrust] = (),
         track_snapshots: bool = False,
+        chains: Sequence[Chain] | None = None,
     ) -> Planned:
         """Plan the next backup, after the indexes it would build on were checked.
 
-        Args and what is planned: see ``plan_backup``.
+        Args:
+            vm: as libvirt and its images tell it.
+            force_full, distrusted, track_snapshots: see ``plan_backup``.
+            chains: those of the VM as they are going to be, None for as they are.
 
         Raises:
             Busy: its disks cannot be looked at now.
@@ -98,7 +102,7 @@ class Planner:
         if job is not None and job.kind is JobKind.MIGRATION:  # QEMU has given its images up
             raise _busy(vm, job)
         states = self._states(vm, disks, access)
-        chain = live_chain(self._store.chains(vm.uuid)) if self._store else None
+        chain = live_chain(self._chains(vm.uuid) if chains is None else chains)
         while True:
             plan = plan_backup(
                 disks,
@@ -118,6 +122,9 @@ class Planner:
                 plan = replace(plan, notes=notes, foreign=foreign)
                 return Planned(plan, chain, disks, states)
             chain = chain.with_problem(damage.seq, damage.reason)
+
+    def _chains(self, vm_uuid: str) -> Sequence[Chain]:
+        return () if self._store is None else self._store.chains(vm_uuid)
 
     def _states(self, vm: Vm, disks: Sequence[DiskVerdict], access: Access) -> dict[str, DiskState]:
         if access is Access.WAIT:

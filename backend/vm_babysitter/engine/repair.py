@@ -14,6 +14,7 @@ from vm_babysitter.domain.repair_plan import (
 )
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.engine.diagnosing import Diagnosed, Diagnoser
+from vm_babysitter.engine.mending import Mender
 from vm_babysitter.engine.quiesce import thaw_leftovers
 from vm_babysitter.engine.reconcile import Reconciler
 from vm_babysitter.engine.tools import Tools
@@ -41,6 +42,7 @@ class Repair:
         self._tools = tools
         self._store = store
         self._diagnoser = Diagnoser(tools.sight, store)
+        self._mender = Mender(tools, store)
         self._reconciler = Reconciler(tools, store)
 
     def run(self, name: str, policy: RepairPolicy = NO_CONSENT) -> Repaired:
@@ -61,6 +63,7 @@ class Repair:
             uuid = found.diagnosis.facts.uuid
             planned = plan_repair(found.diagnosis, policy).of(By.BOTH, By.REPAIR)
             self._tools.observer.step("mend")
+            self._mender.mend(uuid)
             if found.vm is None:
                 self._sweep(uuid)
             else:

@@ -11,6 +11,7 @@ from vm_babysitter.ports import (
     Fingerprint,
     FreezeGuard,
     Hypervisor,
+    ImageHeaders,
     ImageTool,
     Observer,
     OfflineBitmaps,
@@ -23,12 +24,13 @@ from vm_babysitter.ports import (
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What it takes to look at VMs, running or off."""
+    """What it takes to look at VMs, running or off, and at their backups."""
 
     hypervisor: Hypervisor
     offline: OfflineDisks
     side_files: SideFiles
     fingerprint: Fingerprint
+    headers: ImageHeaders
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Tools:
     bitmaps: OfflineBitmaps
     places: ScratchPlaces
     side_files: SideFiles
+    headers: ImageHeaders
     guard: FreezeGuard
     clock: Clock
     fingerprint: Fingerprint
@@ -57,7 +60,7 @@ class Tools:
     @property
     def sight(self) -> Sight:
         """What of it only looks."""
-        return Sight(self.hypervisor, self.offline, self.side_files, self.fingerprint)
+        return Sight(self.hypervisor, self.offline, self.side_files, self.fingerprint, self.headers)
 
 
 @dataclass(frozen=True, slots=True)
