@@ -271,6 +271,7 @@ def test_an_image_whose_header_is_wrong_may_be_put_back() -> None:
     found = diagnose(replace(facts(chain(*line(3))), unlinked=(link,)))
     assert found.health is Health.REPAIRABLE
     assert "it builds on 'x'" in only(found, Code.RELINK)
+    assert [(p.problem, p.waits) for p in found.points] == [("", False), ("", True), ("", True)]
 
 
 @pytest.mark.parametrize(

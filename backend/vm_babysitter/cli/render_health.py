@@ -96,7 +96,7 @@ def diagnosis_data(diagnosis: Diagnosis, plan: RepairPlan) -> dict[str, Any]:
         "unchanged_since": facts.current or None,
         "findings": [msgspec.to_builtins(finding) for finding in diagnosis.findings],
         "points": [
-            {"point": p.name, "problem": p.problem, "disks": list(p.disks)}
+            {"point": p.name, "problem": p.problem, "disks": list(p.disks), "waits": p.waits}
             for p in diagnosis.points
         ],
         "steps": [msgspec.to_builtins(step) for step in plan.steps],

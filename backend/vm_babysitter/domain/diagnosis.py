@@ -36,6 +36,8 @@ class PointHealth:
     """Why it cannot be restored as a whole; empty if it can."""
     disks: tuple[str, ...] = ()
     """The disks that can be restored."""
+    waits: bool = False
+    """Whether a repair has to put something of it right before all of this is so."""
 
     @property
     def name(self) -> str:
@@ -67,7 +69,7 @@ class Diagnosis:
 
 def diagnose(facts: Facts) -> Diagnosis:
     """Find what is wrong with a VM's backups."""
-    points = tuple(_points(facts.chains))
+    points = tuple(_points(facts))
     findings = find(facts)
     return Diagnosis(facts, _health(facts, points, findings), findings, points)
 
@@ -86,17 +88,27 @@ def _health(facts: Facts, points: Sequence[PointHealth], findings: Sequence[Find
     return Health.REPAIRABLE if passed_over or unreadable or mended else Health.GOOD
 
 
-def _points(chains: Sequence[Chain]) -> Iterator[PointHealth]:
-    for chain in sorted(chains, key=lambda c: (c.created, c.directory)):
-        broken = chain.broken
+def _points(facts: Facts) -> Iterator[PointHealth]:
+    for chain in sorted(facts.chains, key=lambda c: (c.created, c.directory)):
+        broken, waiting = chain.broken, _waiting(facts, chain)
         found = [
             PointHealth(
                 chain.directory,
                 stored.point.seq,
                 broken.get(stored.point.seq, ""),
                 restorable(chain, stored.point),
+                stored.point.seq in waiting,
             )
             for stored in chain.points
         ]
         found += [PointHealth(chain.directory, u.seq, u.problem) for u in chain.unreadable]
         yield from sorted(found, key=lambda point: point.seq)
+
+
+def _waiting(facts: Facts, chain: Chain) -> set[int]:
+    """Return the points that build on something that is to be put back, or are it."""
+    waiting = {link.seq for link in facts.unlinked if link.chain == chain.directory}
+    for stored in chain.points:  # parents come before children
+        if stored.point.parent in waiting:
+            waiting.add(stored.point.seq)
+    return waiting
