@@ -117,6 +117,16 @@ def test_opened_again_it_is_the_same_store(store: LocalStore) -> None:
     assert 0 < store.room().free < store.room().total
 
 
+def test_backups_of_which_only_the_manifests_are_left_are_backups(
+    store: LocalStore, points: list[Point]
+) -> None:
+    for name in ("store.json", "vm.json", "chain.json"):
+        next(store.path.rglob(name)).unlink()
+    for create in (False, True):
+        again = opened(store.path, create=create)
+        assert [len(c.points) for c in again.chains(VM_UUID)] == [len(points)]
+
+
 @pytest.mark.parametrize("document", ["store.json", "vm.json", "chain.json", "point.json"])
 def test_document_of_a_newer_version_is_refused_and_nothing_is_changed(
     store: LocalStore, points: list[Point], document: str
