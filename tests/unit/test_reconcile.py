@@ -1,5 +1,6 @@
 """Cleaning up: all that is ours, nothing that is not, and again if it was interrupted."""
 
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -311,7 +312,6 @@ def test_a_point_without_manifest_and_without_a_mark_is_never_removed(
     (chain,) = crashed.chains()
     assert [u.directory for u in chain.unreadable] == ["000001-inc"]
     assert mark.with_name("000001-inc").is_dir()
-    assert crashed.vm.job is not None
 
 
 def test_what_lies_in_the_folder_beside_our_files_is_left_alone(crashed: EngineWorld) -> None:
@@ -372,3 +372,46 @@ def test_ending_an_attempt_is_done_by_one_at_a_time(ram_path: Path) -> None:
         thread.join()
     assert hypervisor.calls.count("active_job") == 3
     assert hypervisor.most == 1
+
+
+# -- the mark of the attempt is damaged --------------------------------------------------------
+
+
+def damage_mark(world: EngineWorld) -> None:
+    (mark,) = world.path.glob("*/*/*.attempt.json")
+    mark.write_bytes(mark.read_bytes()[:20])
+
+
+@pytest.mark.parametrize("moment", ["copy", "committed"])
+def test_a_job_whose_mark_is_damaged_is_ended_by_what_its_bitmaps_tell(
+    world: EngineWorld, moment: str
+) -> None:
+    world.backup_killed_at(moment)
+    damage_mark(world)
+    reconcile(world)
+    assert world.vm.job is None
+    assert world.hypervisor.files == {"/vms/it's a VM/.vmb-999999-vda.scratch", "/vms/somebody's"}
+    world.disk.write(2 * 65536, b"three")
+    result = world.backup()
+    assert result.point.level == "inc"
+    (chain,) = world.chains()
+    assert world.restored(chain, result.point.seq) == bytes(world.disk.content)
+    assert world.bitmaps() == {*bitmaps_of(*world.points()[-2:]), *FOREIGN}
+
+
+def test_a_job_of_the_same_chain_in_a_copy_of_the_store_goes_on(crashed: EngineWorld) -> None:
+    (mark,) = crashed.path.glob("*/*/*.attempt.json")
+    mark.unlink()
+    (begun,) = crashed.path.glob("*/*/000001-inc")
+    shutil.rmtree(begun)
+    reconcile(crashed)
+    assert crashed.vm.job is not None
+
+
+def test_a_job_of_another_socket_goes_on_though_bitmaps_tell_of_a_dead_attempt(
+    crashed: EngineWorld,
+) -> None:
+    damage_mark(crashed)
+    crashed.vm.job = replace(crashed.vm.job, socket="/somebody/else") if crashed.vm.job else None
+    reconcile(crashed)
+    assert crashed.vm.job is not None

@@ -1,5 +1,6 @@
 """Dirty bitmaps on a VM's disks: which are ours, serve nothing, or are in the way. Pure."""
 
+import re
 from collections.abc import Callable, Sequence
 
 from vm_babysitter.domain.chain import Chain, checkpoint_prefix, live_chain
@@ -59,6 +60,16 @@ def bitmaps_in_the_way(
 def bitmaps_of(states: Sequence[DiskState], checkpoint: str) -> Found:
     """Find the bitmaps of an attempt's checkpoint, whatever disks they are on now."""
     return _bitmaps(states, lambda _, b: belongs_to(b.name, checkpoint))
+
+
+def attempts_seen(states: Sequence[DiskState], chain_id: str) -> frozenset[tuple[int, str]]:
+    """Return number and nonce of all attempts at points of a chain that bitmaps tell of."""
+    names = {b.name for state in states for layer in state.layers for b in layer.bitmaps}
+    pattern = re.compile(
+        rf"{re.escape(checkpoint_prefix(chain_id))}(\d{{6}})-([0-9a-f]{{6}})(-.*)?"
+    )
+    found = (pattern.fullmatch(name) for name in names)
+    return frozenset((int(match[1]), match[2]) for match in found if match)
 
 
 def belongs_to(bitmap: str, checkpoint: str) -> bool:

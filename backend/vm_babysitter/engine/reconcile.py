@@ -3,8 +3,20 @@
 import threading
 from pathlib import Path
 
-from vm_babysitter.domain.bitmaps import belongs_to, bitmaps_of, removable_bitmaps
-from vm_babysitter.domain.chain import Attempt, Chain, ChainState, checkpoint_prefix, live_chain
+from vm_babysitter.domain.bitmaps import (
+    attempts_seen,
+    belongs_to,
+    bitmaps_of,
+    removable_bitmaps,
+)
+from vm_babysitter.domain.chain import (
+    Attempt,
+    Chain,
+    ChainState,
+    checkpoint_name,
+    checkpoint_prefix,
+    live_chain,
+)
 from vm_babysitter.domain.errors import BabysitterError
 from vm_babysitter.domain.vm import (
     Access,
@@ -27,6 +39,7 @@ class Reconciler:
         self._offline = tools.offline
         self._bitmaps = tools.bitmaps
         self._places = tools.places
+        self._clock = tools.clock
         self._observer = tools.observer
         self._store = store
         self._ending = threading.Lock()
@@ -42,9 +55,45 @@ class Reconciler:
                 what = "was completed" if _committed(chain, attempt) else "was undone"
                 name = f"{chain.directory}/{attempt.seq:06d}"
                 self._observer.note(f"The backup {name}, which was interrupted, {what}.")
+        self._end_unmarked_job(vm)
         self.forget(vm)
         self._store.remove_empty_chains(vm.uuid)
         self._archive_older(vm)
+
+    def _end_unmarked_job(self, vm: Vm) -> None:
+        """End the job of an attempt whose mark in the store is damaged or lost.
+
+        It is ours if its socket is the one of an attempt that bitmaps tell of, and if that left
+        a point without a manifest here, or is the one that was committed. Nobody is at it: the
+        store is locked. A copy of the store has the same chain, but not that point.
+        """
+        job = self._hypervisor.active_job(vm.uuid)
+        if job is None or job.kind is not JobKind.BACKUP or not job.socket:
+            return
+        states = self._hypervisor.disk_states(vm.uuid)
+        for chain in self._store.chains(vm.uuid):
+            for seq, nonce in attempts_seen(states, chain.id):
+                attempt = self._unmarked(vm, chain, seq, nonce)
+                begun = seq in {unreadable.seq for unreadable in chain.unreadable}
+                if attempt.socket == job.socket and (begun or _committed(chain, attempt)):
+                    self.end_job(vm, attempt)
+                    name = f"{chain.directory}/{seq:06d}"
+                    self._observer.note(f"The job of the interrupted backup {name} was ended.")
+
+    def _unmarked(self, vm: Vm, chain: Chain, seq: int, nonce: str) -> Attempt:
+        """Return what the lost mark of an attempt has said, as far as it matters for its job."""
+        scratch = (self._places.scratch_path(d.path, nonce, d.target) for d in vm.disks)
+        return Attempt(
+            vm_uuid=vm.uuid,
+            chain_id=chain.id,
+            seq=seq,
+            level="inc",
+            nonce=nonce,
+            checkpoint=checkpoint_name(chain.id, seq, nonce),
+            socket=self._places.socket_path(nonce),
+            scratch=tuple(scratch),
+            started=self._clock.now(),
+        )
 
     def _archive_older(self, vm: Vm) -> None:
         """Do what a backup that died after its new full was to do: let only one chain grow."""
