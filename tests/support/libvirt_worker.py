@@ -167,6 +167,14 @@ class Operations:
     def checkpoints(self, name: str) -> list[str]:
         return sorted(c.getName() for c in self._domain(name).listAllCheckpoints())
 
+    def make_checkpoint(self, name: str, xml: str) -> None:
+        """Make a checkpoint of somebody else's."""
+        self._domain(name).checkpointCreateXML(xml)
+
+    def delete_checkpoint(self, name: str, checkpoint: str) -> None:
+        """Delete a checkpoint, and its bitmaps with it."""
+        self._domain(name).checkpointLookupByName(checkpoint).delete()
+
     def job(self, name: str) -> int:
         """The type of the job that libvirt has under way; 0 is none."""
         return int(self._domain(name).jobInfo()[0])

@@ -104,7 +104,7 @@ class PrivateLibvirtd:
         self._lose_ram()
 
     def _lose_ram(self) -> None:
-        for name in ("run", "lib/qemu/domain-*"):
+        for name in ("run", "lib/qemu/domain-*", "lib/qemu/checkpoint"):
             for path in self.root.glob(f"{name}/**/*"):
                 if not path.is_dir():
                     path.unlink()
