@@ -125,6 +125,7 @@ class Standalone:
             priority=_priority(effort),
             versions={"vm-babysitter": __version__},
             compress=compress,
+            host=self._host,
         )
 
     def verify(self, effort: Effort = FULL_SPEED) -> Verify:

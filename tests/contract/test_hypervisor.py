@@ -97,6 +97,17 @@ class HypervisorContract:
         vm.start(running=False)
         assert bench.hypervisor.vm(vm.name).state is PowerState.PAUSED
 
+    def test_a_run_of_a_vm_is_told_from_the_next(self, bench: Bench) -> None:
+        vm = bench.vm()
+        runs = [bench.hypervisor.started(vm.uuid)]
+        for _ in range(2):
+            vm.start(running=False)
+            runs.append(bench.hypervisor.started(vm.uuid))
+            assert bench.hypervisor.started(vm.uuid) == runs[-1]
+            vm.kill()
+            assert bench.hypervisor.started(vm.uuid) == runs[0] == ""
+        assert len(set(runs)) == 3
+
     def test_only_a_vm_that_qemu_paused_is_made_to_go_on(self, bench: Bench) -> None:
         vm = bench.vm()
         assert bench.hypervisor.power(vm.uuid) is PowerState.OFF
@@ -111,6 +122,7 @@ class HypervisorContract:
         hypervisor = bench.hypervisor
         for ask in (
             lambda: hypervisor.definition(NOBODY),
+            lambda: hypervisor.started(NOBODY),
             lambda: hypervisor.resume(NOBODY),
             lambda: hypervisor.belongings(NOBODY),
             lambda: hypervisor.disk_states(NOBODY),

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.bench import FIRST, RealBench, bitmaps, tracked, whole
 from tests.support.libvirtd import PrivateLibvirtd
-from tests.support.vm import TPM
+from tests.support.vm import TPM, VmFactory
 from vm_babysitter.adapters.libvirt.connection import Connection
 from vm_babysitter.adapters.libvirt.hypervisor import LibvirtHypervisor
 from vm_babysitter.adapters.qemu.img import info
@@ -116,3 +116,16 @@ def test_lost_libvirtd_is_unreachable_and_not_a_missing_vm(libvirtd: PrivateLibv
             hypervisor.vms()
     with Connection(libvirtd.uri) as connection:
         LibvirtHypervisor(connection, info).vms()
+
+
+def test_a_run_of_a_vm_is_the_same_for_a_libvirtd_that_was_restarted(
+    libvirtd: PrivateLibvirtd, vm: VmFactory
+) -> None:
+    guest, runs = vm(), []
+    guest.start()
+    for _ in range(2):
+        with Connection(libvirtd.uri) as connection:
+            hypervisor = LibvirtHypervisor(connection, info)
+            runs.append(hypervisor.started(hypervisor.vm(guest.name).uuid))
+        libvirtd.restart()
+    assert runs[0] == runs[1] != ""

@@ -27,6 +27,7 @@ from vm_babysitter.domain.errors import (
     StoreFailed,
     UnsupportedFormat,
 )
+from vm_babysitter.domain.presence import Seen
 from vm_babysitter.domain.vm import PowerState, Vm
 from vm_babysitter.ports import PointDraft
 
@@ -541,3 +542,27 @@ def test_files_are_compared_with_their_digests(
         gone = store.check_file(path, digest, image=is_image)
         assert gone.wrong
         assert not gone.evidence
+
+
+# -- how a VM was found -----------------------------------------------------------------------
+
+
+def test_how_a_vm_was_found_is_kept_and_written_only_if_it_is_new(
+    store: LocalStore, points: list[Point]
+) -> None:
+    seen = Seen("h" * 32, "tower, ü", "boot 1", "run 1", BEGAN)
+    assert points
+    assert store.seen(VM_UUID) is None
+    store.note_seen(VM_UUID, seen)
+    (path,) = store.path.glob("*/seen.json")
+    with unchanged(store.path):
+        store.note_seen(VM_UUID, replace(seen, at=BEGAN.replace(year=2030)))
+    assert opened(store.path, create=False).seen(VM_UUID) == seen
+    for new in (replace(seen, started=""), replace(seen, started="", crashed=True)):
+        store.note_seen(VM_UUID, new)
+        assert store.seen(VM_UUID) == new
+    path.write_text("torn")
+    assert store.seen(VM_UUID) is None
+    store.note_seen(VM_UUID, seen)
+    assert store.seen(VM_UUID) == seen
+    assert store.seen("00000000-0000-4000-8000-000000000000") is None

@@ -115,6 +115,7 @@ class EngineWorld:
             priority=nullcontext,
             versions={"vm-babysitter": "test"},
             compress=self.compress,
+            host=self.host,
         )
 
     def read_tools(self, images: ImageTool) -> ReadTools:

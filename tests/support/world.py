@@ -284,6 +284,7 @@ class World:
             wanted |= {str(place), str(place / "chain.json")}
             wanted |= {str(place / "current.json")} if chain.noted else set()
             wanted |= {str(place.parent), str(place.parent / "vm.json")}
+            wanted |= {str(place.parent / "seen.json")}
             for point in (stored.point for stored in chain.points):
                 names = ["", "point.json", *(file.name for file in point.files)]
                 names += [name for disk in point.disks for name in (disk.file, disk.index)]

@@ -23,6 +23,8 @@ from vm_babysitter.adapters.store.local import LocalStore, open_store
 from vm_babysitter.domain.blocks import ZERO_HASH
 from vm_babysitter.domain.chain import Attempt, ChainState, Method, Point, disk_layers
 from vm_babysitter.domain.errors import Damaged, StoreFailed, UnsupportedFormat
+from vm_babysitter.domain.lease import Lease
+from vm_babysitter.domain.presence import Seen
 
 GOLDEN = Path(__file__).parents[1] / "data" / "format-1"
 PATH = Path("/store/{vm}/point.json")
@@ -40,6 +42,8 @@ KINDS: dict[str, type[Any]] = {
     "vm": VmDocument,
     "chain": ChainDocument,
     "attempt": Attempt,
+    "lease": Lease,
+    "seen": Seen,
     "point": Point,
 }
 

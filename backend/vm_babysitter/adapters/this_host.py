@@ -14,6 +14,8 @@ _FILES = ("etc/machine-id", "sys/class/dmi/id/product_uuid")
 _BOOT = "proc/sys/kernel/random/boot_id"
 _NOTHING = frozenset({"", "uninitialized"})
 _DIGITS = 32
+_STARTED = 19
+"""Position of the start time in ``/proc/<pid>/stat``, counted after the name."""
 
 
 def this_host(root: Path = Path("/")) -> ThisHost:
@@ -58,3 +60,10 @@ def _text(path: Path) -> str:
         return path.read_text(errors="surrogateescape")
     except OSError:
         return ""
+
+
+def run_of_thread(number: int) -> str:
+    """Return what tells a thread from any other that had or will have its number since the boot."""
+    after_name = _text(Path(f"/proc/{number}/stat")).rpartition(")")[2].split()
+    started = after_name[_STARTED] if len(after_name) > _STARTED else ""
+    return f"{number}-{started}"

@@ -57,6 +57,27 @@ def bitmaps_in_the_way(
     return _bitmaps(states, _ours(chains, hinders))
 
 
+def tracking_damaged(states: Sequence[DiskState], chains: Sequence[Chain]) -> bool:
+    """Whether QEMU did not store our bitmaps in good order when it ended.
+
+    They are inconsistent, or, where they were never stored before, those of the newest point
+    are gone. Such ones may as well be gone because an image was exchanged.
+    """
+    if _bitmaps(states, _ours(chains, lambda _, bitmap: bitmap.inconsistent)):
+        return True
+    live = live_chain(chains)
+    newest = None if live is None else live.newest_intact
+    checkpoint = None if newest is None else newest.checkpoint
+    if checkpoint is None:
+        return False
+    there = {(s.target, b.name) for s in states for layer in s.layers for b in layer.bitmaps}
+    return any(
+        (state.target, checkpoint.bitmap(state.target)) not in there
+        for state in states
+        if state.target in checkpoint.disks
+    )
+
+
 def bitmaps_of(states: Sequence[DiskState], checkpoint: str) -> Found:
     """Find the bitmaps of an attempt's checkpoint, whatever disks they are on now."""
     return _bitmaps(states, lambda _, b: belongs_to(b.name, checkpoint))

@@ -370,6 +370,8 @@ class Attempt:
     started: datetime
     ran: bool = False
     """Whether the VM ran: if QEMU pauses it meanwhile for want of space, it is to go on."""
+    boot_id: str = ""
+    """Tells the host's run, in which it was begun, from others; empty where that is not known."""
 
     @property
     def directory(self) -> str:

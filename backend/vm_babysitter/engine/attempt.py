@@ -136,6 +136,7 @@ class PointMaker:
             scratch=tuple(places.scratch_path(d.path, nonce, d.target) for d in disks),
             started=started,
             ran=vm.state is PowerState.RUNNING,
+            boot_id=self._tools.host.boot_id,
         )
 
     def _source(self, vm: Vm, planned: Planned, attempt: Attempt, wishes: Wishes) -> Source:

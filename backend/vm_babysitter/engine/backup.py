@@ -13,6 +13,7 @@ from vm_babysitter.domain.errors import (
 )
 from vm_babysitter.domain.reread import DEFAULT_RUNS
 from vm_babysitter.domain.vm import Access, Vm, access_of
+from vm_babysitter.engine.after_crash import AfterCrash
 from vm_babysitter.engine.attempt import PointMaker, Wishes
 from vm_babysitter.engine.mending import Mender
 from vm_babysitter.engine.quiesce import thaw_leftovers
@@ -53,6 +54,7 @@ class Backup:
         self._reconciler = Reconciler(tools, store)
         self._mender = Mender(tools, store)
         self._unchanged = Unchanged(tools.sight, store)
+        self._after_crash = AfterCrash(tools, store)
         self._maker = PointMaker(tools, store, self._reconciler, self._unchanged)
 
     def run(
@@ -88,15 +90,22 @@ class Backup:
                     self._observer.note(f"{error.message} It is backed up once more.")
                     self._tools.cancel.recover()
                     self._tools.cancel.check()  # who said stop gets no other try
+            not_noted = self._after_crash.note(result.point.vm_uuid)
         seconds = (self._tools.clock.now() - started).total_seconds()
         self._observer.step("done")
-        return replace(result, seconds=seconds, vm_resumed=self._reconciler.resumed)
+        return replace(
+            result,
+            seconds=seconds,
+            left=result.left or not_noted,
+            vm_resumed=self._reconciler.resumed,
+        )
 
     def _once(self, name: str, wishes: Wishes) -> BackedUp:
         hypervisor = self._tools.hypervisor
         self._observer.step("look")
         thaw_leftovers(hypervisor, self._tools.guard, self._observer)
         self._mender.mend(hypervisor.outline(name).uuid)
+        self._after_crash.check(name)
         known = None if wishes.force_full else self._unchanged.find(name)
         if known is not None:
             chain, point = known

@@ -19,7 +19,10 @@ from vm_babysitter.ports import (
     Priority,
     ScratchPlaces,
     SideFiles,
+    ThisHost,
 )
+
+UNKNOWN_HOST = ThisHost("", "", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,9 @@ class Tools:
     """Whether the images of points are compressed: their size is not known before."""
     versions: dict[str, str] = field(default_factory=dict)
     """Our own version and such, kept in each point."""
+
+    host: ThisHost = UNKNOWN_HOST
+    """The machine that we run on."""
 
     @property
     def sight(self) -> Sight:

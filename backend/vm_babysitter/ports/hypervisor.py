@@ -103,6 +103,9 @@ class Hypervisor(Protocol):
     def power(self, uuid: str) -> PowerState:
         """Return what the VM is doing; cheap. A VM that is gone is off."""
 
+    def started(self, uuid: str) -> str:
+        """Return what tells the VM's present QEMU process from others; empty where it is off."""
+
     def resume(self, uuid: str) -> None:
         """Have a VM go on that QEMU paused because of a disk error; harmless if it did not."""
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from vm_babysitter.domain.chain import Attempt, Chain, Point, PointDisk, SavedFile
 from vm_babysitter.domain.damage import DamageNote
 from vm_babysitter.domain.offline import Current
+from vm_babysitter.domain.presence import Seen
 from vm_babysitter.domain.space import Room
 from vm_babysitter.domain.vm import Vm
 
@@ -161,6 +162,12 @@ class Store(Protocol):
 
     def note_current(self, vm_uuid: str, chain: Chain, current: Current) -> None:
         """Note until when the newest point of a chain is what the VM has."""
+
+    def seen(self, vm_uuid: str) -> Seen | None:
+        """Return how the VM was found at its last backup; None where nothing tells."""
+
+    def note_seen(self, vm_uuid: str, seen: Seen) -> None:
+        """Note how a VM with backups here was found; nothing is written where that is known."""
 
     def begin(self, chain: Chain, attempt: Attempt) -> PointDraft:
         """Put down what the attempt is going to create, then make the point's directory."""

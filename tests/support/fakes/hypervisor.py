@@ -62,9 +62,12 @@ class FakeVm:
     """What the agent says instead of freezing."""
     thaw_answer: AgentAnswer | None = None
     """What the agent says instead of thawing."""
+    runs: int = 1
+    """How often it was started."""
 
     def start(self, state: PowerState = PowerState.RUNNING) -> None:
         """Start it; what was saved of its memory is used up."""
+        self.runs += 1
         self.state = state
         for disk in self.disks.values():
             disk.version += any(layer.bitmaps for layer in disk.layers)  # QEMU marks them as used
@@ -140,6 +143,11 @@ class FakeHypervisor(Faults):
     def power(self, uuid: str) -> PowerState:
         vm = self.machines.get(uuid)
         return PowerState.OFF if vm is None else vm.state
+
+    @faulty
+    def started(self, uuid: str) -> str:
+        vm = self._find(uuid)
+        return f"run {vm.runs}" if vm.state in QEMU_RUNS else ""
 
     @faulty
     def resume(self, uuid: str) -> None:

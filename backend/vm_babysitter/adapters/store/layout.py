@@ -8,6 +8,7 @@ VM_FILE = "vm.json"
 CHAIN_FILE = "chain.json"
 POINT_FILE = "point.json"
 CURRENT_FILE = "current.json"
+SEEN_FILE = "seen.json"
 LOCK_FILE = "store.lock"
 LEASE_FILE = "lease.json"
 

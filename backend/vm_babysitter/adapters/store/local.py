@@ -24,12 +24,14 @@ from vm_babysitter.adapters.store.lease import StoreLease
 from vm_babysitter.adapters.store.merged_index import MergedIndex
 from vm_babysitter.adapters.store.owners import find_chain, find_vm, mend_chain, note_vm
 from vm_babysitter.adapters.store.reading import read_chain
+from vm_babysitter.adapters.store.seen import read_seen, write_seen
 from vm_babysitter.adapters.store.sweeping import remove_attempt, remove_empty_chain
 from vm_babysitter.adapters.this_host import this_host
 from vm_babysitter.domain.chain import Attempt, Chain, ChainState, Point, PointDisk
 from vm_babysitter.domain.damage import DamageNote
 from vm_babysitter.domain.errors import Busy, Damaged, PointDamaged, StoreFailed
 from vm_babysitter.domain.offline import Current
+from vm_babysitter.domain.presence import Seen
 from vm_babysitter.domain.space import Room
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.lib.atomicfile import fsync_directory
@@ -146,6 +148,16 @@ class LocalStore:
         self._lease.hold()
         directory = self._chain_path(vm_uuid, chain.directory)
         documents.write(directory / layout.CURRENT_FILE, "current", current)
+
+    def seen(self, vm_uuid: str) -> Seen | None:
+        """See the port."""
+        directory = self._find_vm(vm_uuid)
+        return None if directory is None else read_seen(directory)
+
+    def note_seen(self, vm_uuid: str, seen: Seen) -> None:
+        """See the port."""
+        self._lease.hold()
+        write_seen(self._chain_path(vm_uuid, ""), seen)
 
     def begin(self, chain: Chain, attempt: Attempt) -> LocalDraft:
         """See the port."""

@@ -1,0 +1,128 @@
+"""What was written last before a host went down hard is read again before anything builds on it.
+
+A disk that lies about having stored what it was told to store loses it in a power cut, whatever
+we fsync. So once after each such cut the newest restore point is held against its digests.
+"""
+
+from dataclasses import replace
+
+from vm_babysitter.domain.bitmaps import tracking_damaged
+from vm_babysitter.domain.chain import Chain, Flaw, Point, live_chain
+from vm_babysitter.domain.damage import DamageNote
+from vm_babysitter.domain.errors import BabysitterError, StoreFailed
+from vm_babysitter.domain.presence import Seen, Since, since
+from vm_babysitter.domain.vm import Access, DiskState, Vm, access_of, eligible_disks
+from vm_babysitter.engine.catalog import point_name
+from vm_babysitter.engine.meter import Meter
+from vm_babysitter.engine.tools import Tools
+from vm_babysitter.ports import Store
+
+
+class AfterCrash:
+    """Finds out what happened to a VM's host since its last backup, and what that has spoilt."""
+
+    def __init__(self, tools: Tools, store: Store) -> None:
+        self._tools = tools
+        self._store = store
+        self._observer = tools.observer
+        self._seen: dict[str, Seen] = {}  # by UUID, as the VM was found
+
+    def check(self, name: str) -> None:
+        """Read the newest points of a VM once after a crash, and note what is damaged.
+
+        To be asked before attempts are undone, which tell of it.
+
+        Raises:
+            VmNotFound, HypervisorError, StoreFailed, Cancelled.
+        """
+        vm = self._tools.hypervisor.outline(name)
+        tried_again = vm.uuid in self._seen  # it was started or switched off meanwhile
+        new, old = self._look(vm), self._store.seen(vm.uuid)
+        self._seen[vm.uuid] = new
+        if tried_again or self.since(vm, old, new) is not Since.WENT_DOWN_HARD:
+            return
+        # First of all, in case that we are killed: the attempts may be gone then.
+        if self._store.chains(vm.uuid):
+            self._store.note_seen(vm.uuid, replace(old or new, crashed=True))
+        self._read_newest(vm)
+
+    def since(self, vm: Vm, old: Seen | None, new: Seen) -> Since:
+        """Say what happened since the last backup of a VM."""
+        boot = new.boot_id
+        attempts = [a for chain in self._store.chains(vm.uuid) for a in chain.attempts]
+        rebooted = old is not None and old.boot_id != boot
+        return since(
+            old,
+            new,
+            attempt_of_other_boot=any(a.boot_id and a.boot_id != boot for a in attempts),
+            tracking_damaged=rebooted and self._tracking_damaged(vm),
+        )
+
+    def note(self, vm_uuid: str) -> str:
+        """Note how the VM was found, after a backup of it. Returns what failed."""
+        try:
+            if vm_uuid in self._seen:
+                self._store.note_seen(vm_uuid, self._seen[vm_uuid])
+        except (BabysitterError, OSError) as error:
+            return str(error)
+        return ""
+
+    def _look(self, vm: Vm) -> Seen:
+        host, started = self._tools.host, self._tools.hypervisor.started(vm.uuid)
+        return Seen(host.id, host.name, host.boot_id, started, self._tools.clock.now())
+
+    def _tracking_damaged(self, vm: Vm) -> bool:
+        """Whether change tracking of ours is broken; what cannot be looked at tells nothing."""
+        try:
+            states = self._states(vm)
+        except BabysitterError:
+            return False
+        return tracking_damaged(states, self._store.chains(vm.uuid))
+
+    def _states(self, vm: Vm) -> tuple[DiskState, ...]:
+        access, hypervisor = access_of(vm.state), self._tools.hypervisor
+        if access is Access.LIVE:
+            return hypervisor.disk_states(vm.uuid)
+        disks = eligible_disks(hypervisor.vm(vm.uuid)) if access is Access.OFF else ()
+        return tuple(self._tools.offline.look(found.disk).state for found in disks)
+
+    def _read_newest(self, vm: Vm) -> None:
+        """Read points from the newest one down to the first that is whole."""
+        chain = live_chain(self._store.chains(vm.uuid))
+        while chain is not None and (point := chain.newest_intact) is not None:
+            name = point_name(chain, point.seq)
+            self._observer.step(f"check {name}")
+            self._observer.note(
+                f"{Since.WENT_DOWN_HARD} What was written last, restore point {name}, is read "
+                "once more before anything builds on it."
+            )
+            with self._tools.priority():
+                flaw = self._find_flaw(chain, point)
+            if flaw is None:
+                break
+            self._observer.note(f"Restore point {name} is damaged and is passed over: {flaw}.")
+            note = DamageNote(point.seq, point.nonce, self._tools.clock.now(), (flaw,))
+            self._store.note_damage(vm.uuid, chain, point, note)
+            chain = chain.with_problem(point.seq, str(flaw))
+
+    def _find_flaw(self, chain: Chain, point: Point) -> Flaw | None:
+        """Read all files of a point. Raises StoreFailed where one is out of reach."""
+        meter = Meter(self._observer)
+        meter.expect(sum(disk.file_size for disk in point.disks))
+
+        def passed(amount: int) -> None:
+            meter.add(amount)
+            self._tools.cancel.check()
+            self._tools.pace.take(amount)
+
+        files = [(d.index, d.index_digest, False) for d in point.disks]
+        files += [(f.name, f.digest, False) for f in point.files]
+        files += [(d.file, d.digest, True) for d in point.disks]
+        for name, digest, image in files:
+            path = self._store.file_path(point.vm_uuid, chain, point, name)
+            check = self._store.check_file(path, digest, image=image, passed=passed)
+            if check.evidence:
+                return Flaw(name, check.wrong, self._tools.clock.now())
+            if check.wrong:
+                raise StoreFailed(str(path), check.wrong)
+        return None
