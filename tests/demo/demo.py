@@ -40,7 +40,7 @@ class Demo:
         self.libvirt = EmbeddedLibvirt(folder / "libvirt")
         self.chance = random.Random(2026)
         self.references: dict[str, dict[str, Path]] = {}
-        self.compared = self.identical = 0
+        self.compared = self.identical = self.made = 0
         for name in ("backups", "disks", "references"):
             (folder / name).mkdir()
 
@@ -56,6 +56,7 @@ class Demo:
             self.killed_backup(vm)
             self.off(vm)
             self.power_cut(vm)
+            self.bit_flip(vm)
             self.restore_all()
             self.restore_by_hand()
         finally:
@@ -147,11 +148,32 @@ class Demo:
         vm.kill()
         vm.start(running=True)
         vm.write("vda", 61 * MIB, 1 * MIB, 0x78)
+        say("What does that mean for its backups?")
+        self.command("plan", VM)
+        self.backup(vm, "So it does, and the series goes on; no new full backup is needed.")
+
+    def bit_flip(self, vm: TestVm) -> None:
+        title("A bit flips in the backup folder, in the newest restore point")
+        vm.write("vda", 62 * MIB, 1 * MIB, 0x79)
+        self.backup(vm, "The VM writes another 1 MiB, and is backed up.")
+        lost = list(self.references)[-1]
+        (folder,) = self.store.glob("*/{}/{}-*".format(*lost.split("/")))
+        image = folder / "vda.qcow2"
+        content = bytearray(image.read_bytes())
+        content[len(content) // 2] ^= 1
+        image.write_bytes(content)
+        say("Nobody can see that without reading; verifying does.")
+        self.command("verify", VM, lost, code=12)
+        del self.references[lost]
+        vm.write("vda", 63 * MIB, 1 * MIB, 0x7A)
+        self.command("plan", VM)
         self.backup(
             vm,
-            "The change tracking was lost with it. The disks are compared, and the series goes on; "
-            "no new full backup is needed.",
+            "What has changed since the point before is still tracked, so only that is read.",
+            code=3,
         )
+        say("What is left of the lost restore point goes only if somebody says so:")
+        self.command("repair", VM, "--remove-lost")
         self.command("points", VM)
 
     def restore_all(self) -> None:
@@ -182,14 +204,14 @@ class Demo:
         for position in range(start_mib, start_mib + length_mib, 8):
             vm.write_bytes(target, position * MIB, self.chance.randbytes(8 * MIB))
 
-    def backup(self, vm: TestVm, story: str) -> None:
+    def backup(self, vm: TestVm, story: str, code: int = 0) -> None:
         """Back up, and keep what the disks hold now to compare with."""
         say(story)
-        number = len(self.references)
+        number = self.made = self.made + 1
         references = {
             t: vm.reference(t, self.folder / "references" / f"{number}-{t}.raw") for t in FORMATS
         }
-        self.command("backup", VM)
+        self.command("backup", VM, code=code)
         listed = json.loads(self.call("points", VM, "--json").stdout)
         self.references[max(entry["point"] for entry in listed)] = references
 
@@ -232,16 +254,16 @@ class Demo:
         self.identical += same
         say(f"{what}: {'identical' if same else 'DIFFERENT'}")
 
-    def command(self, *arguments: str, quiet: bool = False) -> None:
-        """Run a command of ours and show what it says."""
+    def command(self, *arguments: str, quiet: bool = False, code: int = 0) -> None:
+        """Run a command of ours, which ends with this status, and show what it says."""
         show("vm-babysitter", "…", *arguments)
-        done = self.call(*arguments)
+        done = self.call(*arguments, code=code)
         if not quiet:
             # Children of the embedded libvirt forget where its log goes.
             ours = [line for line in done.stderr.splitlines() if not _LIBVIRTS.match(line)]
             print(indented("\n".join([*ours, done.stdout])))
 
-    def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def call(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             self.arguments(*arguments),
             capture_output=True,
@@ -249,8 +271,8 @@ class Demo:
             check=False,
             env=self.environment(),
         )
-        if done.returncode:
-            raise RuntimeError(f"{arguments[0]} failed: {done.stderr.strip()}")
+        if done.returncode != code:
+            raise RuntimeError(f"{arguments[0]}: {done.returncode}: {done.stderr.strip()}")
         return done
 
     def environment(self) -> dict[str, str]:

@@ -88,7 +88,9 @@ class Planner:
 
         Args:
             vm: as libvirt and its images tell it.
-            force_full, distrusted, track_snapshots: see ``plan_backup``.
+            force_full: see ``plan_backup``.
+            distrusted: see ``plan_backup``.
+            track_snapshots: see ``plan_backup``.
             chains: those of the VM as they are going to be, None for as they are.
 
         Raises:
