@@ -119,14 +119,14 @@ def spoil_notes(oracle: Oracle, chance: Random) -> str:
         raise Skip
     content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
     path.write_bytes(content)
-    if path.parent == house.store:
+    if path.name == "store.json":
         path.unlink()
     house.backups.sync()
     return f"{path.name} in {path.parent.name} has a bit flipped"
 
 
 def _any_note(house: House, chance: Random) -> Path:
-    names = ("store.json", "*/vm.json", "*/*/chain.json", "*/*/current.json")
+    names = ("store.json", "lease.json", "*/vm.json", "*/*/chain.json", "*/*/current.json")
     found = sorted(path for name in names for path in house.store.glob(name))
     if not found or not house.present():
         raise Skip

@@ -25,7 +25,7 @@ from vm_babysitter.cli.composition import Place
 from vm_babysitter.domain.chain import Chain, Point, checkpoint_prefix
 from vm_babysitter.domain.errors import BabysitterError
 from vm_babysitter.engine.cancel import Cancel
-from vm_babysitter.ports import Observer, StoredVm
+from vm_babysitter.ports import Observer, StoredVm, ThisHost
 
 SECONDS = 90
 STORE_SIZE, DISKS_SIZE = 1024 * MIB, 1024 * MIB
@@ -75,7 +75,7 @@ class House:
         self.folder.mkdir()
         self.spares = self._make("spares")
         self._copies = self._make("references")
-        self._count = 0
+        self._count = self._boots = 0
         self.backups = LazyDisk(self.root / "backups.ext4", self.folder / "backups", STORE_SIZE)
         self.disks = LazyDisk(self.root / "disks.ext4", self.folder / "disks", DISKS_SIZE)
         self.store = self.backups.place / "store"
@@ -126,6 +126,7 @@ class House:
         self.host.start()
 
     def _forget_ram(self) -> None:
+        self._boots += 1
         for machine in self.machines:
             machine.power = "shutoff"
         for name in ("checkpoint", "snapshot"):
@@ -134,13 +135,20 @@ class House:
 
     # -- our program --------------------------------------------------------------------
 
+    @property
+    def this_host(self) -> ThisHost:
+        """The machine that our program takes for its own."""
+        return ThisHost("c4a05" * 6, "house of chaos", f"boot {self._boots}")
+
     def app(self, observer: Observer | None = None, cancel: Cancel | None = None) -> Shifted:
         """Our engine in this process."""
-        place = Place(self.host.uri, self.store, runtime=self.runtime)
+        place = Place(self.host.uri, self.store, runtime=self.runtime, host=self.this_host)
         return Shifted(place, observer or Silent(), cancel or Cancel(), self.shift)
 
     def start(self, *arguments: str, faults: Sequence[Fault]) -> subprocess.Popen[str]:
         """Start our command."""
+        here = self.this_host
+        faults = [*faults, Fault("be", "host", f"{here.id}|{here.name}|{here.boot_id}")]
         spec = json.dumps([list(asdict(fault).values()) for fault in faults])
         shift = str(self.shift.total_seconds())
         program = [sys.executable, "-m", "tests.chaos.program", str(self.runtime), shift, spec]

@@ -11,6 +11,7 @@ from tests.chaos.words import Broken
 from tests.support.qemu_img import named, run
 from vm_babysitter.domain.chain import Point
 from vm_babysitter.domain.errors import BabysitterError
+from vm_babysitter.engine.diagnosing import Diagnosed
 
 MOST_BITMAPS = {True: 2, False: 4}
 """Of ours on a disk, by whether the VM is on: images of a VM that is off are left alone."""
@@ -161,6 +162,20 @@ class Oracle:
                 found.append((path.name, state.st_ino, state.st_size, state.st_mtime_ns))
         return tuple(found)
 
+    def diagnosed(self, machine: Machine) -> Diagnosed:
+        """What the product finds of a VM: never anything wrong with what nobody touched."""
+        with self.house.app().diagnoser() as diagnoser:
+            found = diagnoser.diagnose(machine.uuid)
+        health = {point.name: point for point in found.diagnosis.points}
+        for reference in self.house.present():
+            if reference.key[0] != machine.uuid or self.house.touched(reference):
+                continue
+            point = health.get(reference.name)
+            if point is None or point.problem or set(point.disks) != set(reference.disks):
+                raise Broken("diagnosis", f"{reference.name}: {point}")
+        self.house.stats[f"diagnosed {found.diagnosis.health}"] += 1
+        return found
+
     # -- VMs --------------------------------------------------------------------------------
 
     def _judge_machine(self, machine: Machine) -> None:
@@ -201,8 +216,9 @@ class Oracle:
 
     def _tidy_store(self, machine: Machine) -> None:
         house = self.house
-        points = [r for r in house.present() if r.key[0] == machine.uuid]
-        folders = {house.store / r.directory.parent for r in points}
+        ours = [r for r in house.references.values() if r.key[0] == machine.uuid]
+        points = [r for r in ours if r.key not in house.gone]
+        folders = {house.store / r.directory.parent for r in ours}
         known = {house.store / r.directory for r in points}
         for vm in {folder.parent for folder in folders}:
             known |= {vm / "vm.json"}
@@ -211,6 +227,8 @@ class Oracle:
         for reference in points:
             known |= self._files(reference)
         found = {p for folder in {f.parent for f in folders} for p in folder.rglob("*")}
+        found |= {path for path in house.store.iterdir() if not path.is_dir()}
+        known |= {house.store / name for name in ("store.json", "store.lock", "lease.json")}
         strays = found - known - house.foreign
         if strays:
             raise Broken("left in the store", str(sorted(strays)))

@@ -38,7 +38,7 @@ def main() -> None:
     faults = Faults([Fault(*fault) for fault in json.loads(sys.argv[3])])
 
     def compose(place: Place, observer: Observer, cancel: Cancel) -> App:
-        place = replace(place, runtime=runtime)
+        place = replace(place, runtime=runtime, host=faults.host)
         return Shifted(place, Watched(observer, faults), cancel, shift)
 
     faults.watch()
