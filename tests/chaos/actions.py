@@ -7,7 +7,15 @@ raises Skip where it does not apply. So any of them can be left out of a story.
 from collections.abc import Callable
 from random import Random
 
-from tests.chaos import acts_damage, acts_host, acts_images, acts_ours, acts_vm
+from tests.chaos import (
+    acts_checks,
+    acts_damage,
+    acts_host,
+    acts_images,
+    acts_killed,
+    acts_ours,
+    acts_vm,
+)
 from tests.chaos.oracle import Oracle
 
 Act = Callable[[Oracle, Random], str]
@@ -38,14 +46,14 @@ WEIGHTS: dict[Act, int] = {
     acts_ours.backup: 30,
     acts_ours.backup_while_written: 8,
     acts_ours.backup_disturbed: 8,
-    acts_ours.backup_killed: 16,
-    acts_ours.backup_killed_in_undo: 4,
-    acts_ours.backup_failing: 5,
+    acts_killed.backup_killed: 16,
+    acts_killed.backup_killed_in_undo: 4,
+    acts_killed.backup_failing: 5,
     acts_ours.backup_stopped: 3,
-    acts_ours.verify: 4,
-    acts_ours.status: 4,
-    acts_ours.backup_as_planned: 8,
-    acts_ours.repair: 5,
+    acts_checks.verify: 4,
+    acts_checks.status: 4,
+    acts_checks.backup_as_planned: 8,
+    acts_checks.repair: 5,
     acts_host.cut_power: 3,
     acts_host.cut_power_in_backup: 8,
     acts_host.reboot: 3,

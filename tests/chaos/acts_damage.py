@@ -126,9 +126,14 @@ def spoil_notes(oracle: Oracle, chance: Random) -> str:
 
 
 def _any_note(house: House, chance: Random) -> Path:
+    """Choose a note beside which there are points, which tell the same."""
     names = ("store.json", "lease.json", "*/vm.json", "*/*/chain.json", "*/*/current.json")
+    with_points = {
+        f for r in house.present() for f in (r.directory.parent, *r.directory.parents[1:])
+    }
     found = sorted(path for name in names for path in house.store.glob(name))
-    if not found or not house.present():
+    found = [path for path in found if path.parent.relative_to(house.store) in with_points]
+    if not found:
         raise Skip
     return chance.choice(found)
 

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from random import Random
 
-from tests.chaos import acts_ours
+from tests.chaos import acts_killed
 from tests.chaos.acts_vm import some
 from tests.chaos.machine import KIB, MIB
 from tests.chaos.oracle import Oracle
@@ -22,12 +22,12 @@ def cut_power_in_backup(oracle: Oracle, chance: Random) -> str:
     """Lose power while a backup is made."""
     machine = some(oracle.house, chance)
     copies = oracle.house.copies(machine)
-    told = acts_ours.run_to_death(oracle, machine, chance)
+    told = acts_killed.run_to_death(oracle, machine, chance)
     oracle.house.stats["power cuts"] += 1
     oracle.house.power_cut()
     oracle.forget()
     made = oracle.house.learn(machine, copies, f"{told}, and the power failed")
-    acts_ours.must_have(told, made)
+    acts_killed.must_have(told, made)
     return f"{told}, and the power fails ({len(made)} point)"
 
 
