@@ -87,7 +87,7 @@ class Standalone:
         with self.hypervisor() as hypervisor:
             offline = ImageDisks(self._images, is_written)
             headers = FileImageHeaders()
-            sight = Sight(hypervisor, offline, LocalSideFiles(), fingerprint, headers)
+            sight = Sight(hypervisor, offline, LocalSideFiles(), fingerprint, headers, self._host)
             yield Diagnoser(sight, store)
 
     @contextmanager

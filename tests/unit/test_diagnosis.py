@@ -28,6 +28,7 @@ from vm_babysitter.domain.chain import Chain, Flaw, StoredPoint, UnreadablePoint
 from vm_babysitter.domain.diagnosis import Diagnosis, Health, diagnose
 from vm_babysitter.domain.findings import Code, Facts, Unlinked, Weight
 from vm_babysitter.domain.oddity import Oddity, OddityKind
+from vm_babysitter.domain.presence import Since
 from vm_babysitter.domain.vm import Bitmap, DiskState, DiskVerdict, PowerState, Vm
 
 LIVE = "20261122T021500Z"
@@ -297,6 +298,23 @@ def test_what_hinders_a_backup_is_told(transient: bool, weight: Weight) -> None:
     known = replace(facts(chain(*line(3))), next=None, hindrance="vda is away", transient=transient)
     (finding,) = diagnose(known).findings
     assert (finding.code, finding.weight) == (Code.NO_BACKUP, weight)
+
+
+@pytest.mark.parametrize(
+    ("since", "told"),
+    [
+        (Since.SAME_RUN, None),
+        (Since.VM_RESTARTED, None),
+        (Since.UNKNOWN, None),
+        (Since.HOST_RESTARTED, Weight.NOTE),
+        (Since.ANOTHER_HOST, Weight.NOTE),
+        (Since.WENT_DOWN_HARD, Weight.MENDED),
+    ],
+)
+def test_what_became_of_the_host_is_told_if_it_matters(since: Since, told: Weight | None) -> None:
+    found = diagnose(replace(facts(chain(*line(3))), since=since))
+    assert [finding.weight for finding in found.findings] == ([told] if told else [])
+    assert (found.health is Health.GOOD) == (told is not Weight.MENDED)
 
 
 def test_a_vm_that_is_gone_is_a_note() -> None:

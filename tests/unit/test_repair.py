@@ -1,5 +1,6 @@
 """Repairs of a VM in memory: what is planned is what is done, and it can be done again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -230,3 +231,23 @@ def test_where_more_than_the_header_is_wrong_it_is_tried_once_and_noted(
     assert made.point.parent == 0
     (warning,) = made.point.warnings
     assert "000001 cannot be restored as a whole any more: vda.qcow2: it builds on" in warning
+
+
+@pytest.mark.parametrize("state", [PowerState.RUNNING, PowerState.OFF])
+def test_after_a_crash_the_newest_point_is_to_be_read_again_and_then_is(
+    world: EngineWorld, state: PowerState
+) -> None:
+    world.vm.state = PowerState.RUNNING
+    world.backup()
+    world.backup_killed_at("copy")
+    world.host = replace(world.host, boot_id="another")
+    world.vm.kill()
+    if state is PowerState.RUNNING:
+        world.vm.start()
+    found = diagnose(world).diagnosis
+    assert Code.HOST in {finding.code for finding in found.findings}
+    assert StepKind.REREAD in [step.kind for step in plan_repair(found).steps]
+    world.observer.steps.clear()
+    world.backup()
+    assert [step for step in world.observer.steps if step.startswith("check ")]
+    assert diagnose(world).diagnosis.findings == ()

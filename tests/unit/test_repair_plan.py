@@ -21,6 +21,7 @@ from vm_babysitter.domain.cost import estimate
 from vm_babysitter.domain.diagnosis import diagnose
 from vm_babysitter.domain.findings import Facts, Unlinked
 from vm_babysitter.domain.oddity import Oddity, OddityKind
+from vm_babysitter.domain.presence import Since
 from vm_babysitter.domain.repair_plan import By, RepairPlan, RepairPolicy, StepKind, plan_repair
 from vm_babysitter.domain.vm import Bitmap, PowerState
 
@@ -88,6 +89,14 @@ STEPS: dict[str, tuple[Facts, list[StepKind]]] = {
             states=(disk_state((Bitmap(bitmap_of(2), recording=False, inconsistent=True),)),),
         ),
         [StepKind.COMPARE, StepKind.UNTRACK, BACKUP],
+    ),
+    "the host went down hard": (
+        replace(facts(chain(*line(3))), since=Since.WENT_DOWN_HARD),
+        [StepKind.REREAD, BACKUP],
+    ),
+    "the host was restarted": (
+        replace(facts(chain(*line(3))), since=Since.HOST_RESTARTED),
+        [BACKUP],
     ),
     "lost tracking": (
         facts(chain(*line(3)), states=(disk_state(()),)),

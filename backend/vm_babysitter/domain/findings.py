@@ -17,6 +17,7 @@ from vm_babysitter.domain.chain import (
 )
 from vm_babysitter.domain.cost import Cost
 from vm_babysitter.domain.oddity import Oddity, OddityKind
+from vm_babysitter.domain.presence import Since
 from vm_babysitter.domain.vm import DiskState, PowerState, Vm
 
 
@@ -115,8 +116,11 @@ class Facts:
     """Whether that may well be otherwise in a moment."""
     current: str = ""
     """Name of the point that the VM, which is off, still is; then nothing is to be done."""
-    since: str = ""
-    """What became of host and VM since the last backup, if it is worth a word."""
+    since: Since = Since.UNKNOWN
+    """What became of host and VM since the last backup."""
+
+
+_WORTH_A_WORD = frozenset({Since.HOST_RESTARTED, Since.WENT_DOWN_HARD, Since.ANOTHER_HOST})
 
 
 def find(facts: Facts) -> tuple[Finding, ...]:
@@ -309,8 +313,10 @@ def _of_tracking(facts: Facts) -> Iterator[Finding]:
 
 
 def _of_surroundings(facts: Facts) -> Iterator[Finding]:
-    if facts.since:
-        yield Finding(Code.HOST, Weight.NOTE, facts.since)
+    if facts.since in _WORTH_A_WORD:
+        crashed = facts.since is Since.WENT_DOWN_HARD
+        what = facts.since.removesuffix(".")
+        yield Finding(Code.HOST, Weight.MENDED if crashed else Weight.NOTE, what)
     if facts.vm is None:
         what = "libvirt has no such VM any more; its backups stay, and can be restored"
         yield Finding(Code.VM_GONE, Weight.NOTE, what)

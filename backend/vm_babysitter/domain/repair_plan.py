@@ -8,6 +8,7 @@ from vm_babysitter.domain.chain import live_chain
 from vm_babysitter.domain.cost import ASSUMED_SPEED
 from vm_babysitter.domain.diagnosis import Diagnosis, Health
 from vm_babysitter.domain.findings import Code, Finding
+from vm_babysitter.domain.presence import Since
 
 
 class StepKind(StrEnum):
@@ -27,6 +28,8 @@ class StepKind(StrEnum):
     """Give the folder of a restore point its name back."""
     RELINK = "relink"
     """Put the header of an image back, if that proves to be all that is wrong with it."""
+    REREAD = "reread"
+    """Read the newest restore point once more, which a crash of the host may have spoilt."""
     COMPARE = "compare"
     """Compare a disk as a whole, because change tracking cannot tell what changed."""
     UNTRACK = "untrack"
@@ -145,6 +148,16 @@ def _rename(finding: Finding, _diagnosis: Diagnosis) -> Iterator[Step]:
     yield Step(StepKind.RENAME, By.BOTH, what, chain=finding.chain, seqs=finding.seqs)
 
 
+def _reread(_finding: Finding, diagnosis: Diagnosis) -> Iterator[Step]:
+    facts = diagnosis.facts
+    chain = live_chain(facts.chains)
+    point = None if chain is None else chain.newest_intact
+    if facts.since is Since.WENT_DOWN_HARD and point is not None:
+        size = sum(disk.file_size for disk in point.disks)
+        what = "read the newest restore point once more: it was written last before that"
+        yield Step(StepKind.REREAD, By.BACKUP, what, size, size / ASSUMED_SPEED)
+
+
 def _compare(finding: Finding, diagnosis: Diagnosis) -> Iterator[Step]:
     what = f"compare {_disks(finding)} as a whole, and store what differs"
     cost = diagnosis.facts.cost
@@ -232,6 +245,7 @@ _STEPS: dict[Code, _Steps] = {
     Code.SEVERAL_LIVE: _archive,
     Code.RENAMED: _rename,
     Code.RELINK: _relink,
+    Code.HOST: _reread,
     Code.TRACKING_DAMAGED: _untrack,
     Code.TRACKING_LOST: _compare,
 }

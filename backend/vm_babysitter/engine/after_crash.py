@@ -4,7 +4,9 @@ A disk that lies about having stored what it was told to store loses it in a pow
 we fsync. So once after each such cut the newest restore point is held against its digests.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from vm_babysitter.domain.bitmaps import tracking_damaged
 from vm_babysitter.domain.chain import Chain, Flaw, Point, live_chain
@@ -15,7 +17,7 @@ from vm_babysitter.domain.vm import Access, DiskState, Vm, access_of, eligible_d
 from vm_babysitter.engine.catalog import point_name
 from vm_babysitter.engine.meter import Meter
 from vm_babysitter.engine.tools import Tools
-from vm_babysitter.ports import Store
+from vm_babysitter.ports import Store, ThisHost
 
 
 class AfterCrash:
@@ -48,15 +50,9 @@ class AfterCrash:
 
     def since(self, vm: Vm, old: Seen | None, new: Seen) -> Since:
         """Say what happened since the last backup of a VM."""
-        boot = new.boot_id
-        attempts = [a for chain in self._store.chains(vm.uuid) for a in chain.attempts]
-        rebooted = old is not None and old.boot_id != boot
-        return since(
-            old,
-            new,
-            attempt_of_other_boot=any(a.boot_id and a.boot_id != boot for a in attempts),
-            tracking_damaged=rebooted and self._tracking_damaged(vm),
-        )
+        rebooted = old is not None and old.boot_id != new.boot_id
+        damaged = rebooted and self._tracking_damaged(vm)
+        return since_last(old, new, self._store.chains(vm.uuid), tracking_damaged=damaged)
 
     def note(self, vm_uuid: str) -> str:
         """Note how the VM was found, after a backup of it. Returns what failed."""
@@ -68,8 +64,8 @@ class AfterCrash:
         return ""
 
     def _look(self, vm: Vm) -> Seen:
-        host, started = self._tools.host, self._tools.hypervisor.started(vm.uuid)
-        return Seen(host.id, host.name, host.boot_id, started, self._tools.clock.now())
+        started = self._tools.hypervisor.started(vm.uuid)
+        return seen_now(self._tools.host, started, self._tools.clock.now())
 
     def _tracking_damaged(self, vm: Vm) -> bool:
         """Whether change tracking of ours is broken; what cannot be looked at tells nothing."""
@@ -126,3 +122,17 @@ class AfterCrash:
             if check.wrong:
                 raise StoreFailed(str(path), check.wrong)
         return None
+
+
+def seen_now(host: ThisHost, started: str, now: datetime) -> Seen:
+    """Return in what runs of this host, and of its own, a VM is seen."""
+    return Seen(host.id, host.name, host.boot_id, started, now)
+
+
+def since_last(
+    old: Seen | None, new: Seen, chains: Sequence[Chain], *, tracking_damaged: bool
+) -> Since:
+    """Say what happened since the last backup of a VM with these chains."""
+    attempts = [attempt for chain in chains for attempt in chain.attempts]
+    other = any(a.boot_id and a.boot_id != new.boot_id for a in attempts)
+    return since(old, new, attempt_of_other_boot=other, tracking_damaged=tracking_damaged)

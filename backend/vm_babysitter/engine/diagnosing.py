@@ -3,13 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from vm_babysitter.domain.bitmaps import tracking_damaged
 from vm_babysitter.domain.chain import Chain, Point
 from vm_babysitter.domain.cost import estimate
 from vm_babysitter.domain.diagnosis import Diagnosis, diagnose
 from vm_babysitter.domain.errors import BabysitterError, VmNotFound
 from vm_babysitter.domain.findings import Facts
+from vm_babysitter.domain.presence import Since
 from vm_babysitter.domain.reread import DEFAULT_RUNS
-from vm_babysitter.domain.vm import Vm
+from vm_babysitter.domain.vm import DiskState, Vm
+from vm_babysitter.engine.after_crash import seen_now, since_last
 from vm_babysitter.engine.catalog import find_vm, point_name
 from vm_babysitter.engine.mending import as_relinked, unlinked
 from vm_babysitter.engine.planning import Planned, Planner
@@ -50,6 +53,7 @@ class Diagnoser:
         """``store`` is None where there is no backup folder yet."""
         self._hypervisor = sight.hypervisor
         self._headers = sight.headers
+        self._host = sight.host
         self._planner = Planner(sight, store)
         self._store = store
 
@@ -107,10 +111,11 @@ class Diagnoser:
                 self._around(facts, vm), hindrance=str(error), transient=error.transient
             )
             return Diagnosed(diagnose(facts), vm, error=error)
+        states = tuple(planned.states.values())
         facts = replace(
-            self._around(facts, vm),
+            self._around(facts, vm, states),
             chains=_with(facts.chains, planned.chain),
-            states=tuple(planned.states.values()),
+            states=states,
             next=planned.plan,
             cost=estimate(planned.plan, planned.disks, planned.states, planned.chain, DEFAULT_RUNS),
         )
@@ -129,8 +134,8 @@ class Diagnoser:
         mended = tuple(as_relinked(chain, links) for chain in chains)
         return Facts(name, uuid, mended, unlinked=links)
 
-    def _around(self, facts: Facts, vm: Vm) -> Facts:
-        """Add what libvirt tells."""
+    def _around(self, facts: Facts, vm: Vm, states: Sequence[DiskState] = ()) -> Facts:
+        """Add what libvirt tells, and what became of host and VM since the last backup."""
         job = self._hypervisor.active_job(vm.uuid)
         ours = job is not None and job.kind is JobKind.BACKUP
         return replace(
@@ -138,7 +143,16 @@ class Diagnoser:
             vm=vm,
             checkpoints=self._hypervisor.checkpoints(vm.uuid),
             job_socket=job.socket if job is not None and ours else "",
+            since=self._since(facts, vm, states),
         )
+
+    def _since(self, facts: Facts, vm: Vm, states: Sequence[DiskState]) -> Since:
+        old = None if self._store is None else self._store.seen(vm.uuid)
+        if old is None:
+            return Since.UNKNOWN
+        new = seen_now(self._host, self._hypervisor.started(vm.uuid), old.at)
+        damaged = tracking_damaged(states, facts.chains)
+        return since_last(old, new, facts.chains, tracking_damaged=damaged)
 
 
 def _with(chains: Sequence[Chain], looked_at: Chain | None) -> tuple[Chain, ...]:

@@ -22,8 +22,6 @@ from vm_babysitter.ports import (
     ThisHost,
 )
 
-UNKNOWN_HOST = ThisHost("", "", "")
-
 
 @dataclass(frozen=True, slots=True)
 class Sight:
@@ -34,6 +32,7 @@ class Sight:
     side_files: SideFiles
     fingerprint: Fingerprint
     headers: ImageHeaders
+    host: ThisHost
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +54,23 @@ class Tools:
     pace: Pace
     priority: Priority
     """For the time of the copying."""
+    host: ThisHost
     compress: bool = False
     """Whether the images of points are compressed: their size is not known before."""
     versions: dict[str, str] = field(default_factory=dict)
     """Our own version and such, kept in each point."""
 
-    host: ThisHost = UNKNOWN_HOST
-    """The machine that we run on."""
-
     @property
     def sight(self) -> Sight:
         """What of it only looks."""
-        return Sight(self.hypervisor, self.offline, self.side_files, self.fingerprint, self.headers)
+        return Sight(
+            self.hypervisor,
+            self.offline,
+            self.side_files,
+            self.fingerprint,
+            self.headers,
+            self.host,
+        )
 
 
 @dataclass(frozen=True, slots=True)
