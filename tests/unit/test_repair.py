@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.engine_world import EngineWorld, exact, lived_in
+from tests.support.killing import each_kill
 from tests.unit.test_verify import results
 from vm_babysitter.domain.chain import ChainState
 from vm_babysitter.domain.diagnosis import Health
 from vm_babysitter.domain.errors import Busy, UnsupportedFormat, VmNotFound
 from vm_babysitter.domain.findings import Code, Weight
-from vm_babysitter.domain.repair_plan import By, StepKind, plan_repair
+from vm_babysitter.domain.repair_plan import By, RepairPolicy, StepKind, plan_repair
 from vm_babysitter.domain.vm import PowerState
 from vm_babysitter.engine.diagnosing import Diagnosed, Diagnoser
 from vm_babysitter.engine.repair import Repair, Repaired
@@ -251,3 +252,44 @@ def test_after_a_crash_the_newest_point_is_to_be_read_again_and_then_is(
     world.backup()
     assert [step for step in world.observer.steps if step.startswith("check ")]
     assert diagnose(world).diagnosis.findings == ()
+
+
+@pytest.fixture
+def lossy(world: EngineWorld) -> EngineWorld:
+    """Of four points the second is damaged; the last one builds on the first."""
+    for number in range(3):
+        world.disk.write(0, bytes([number + 1]))
+        world.backup()
+    image_of(world, "000001-inc").unlink()
+    world.backup()
+    return world
+
+
+def seqs(world: EngineWorld) -> list[int]:
+    return [point.seq for point in world.points()]
+
+
+def test_lost_points_are_removed_if_somebody_says_so(lossy: EngineWorld) -> None:
+    assert seqs(lossy) == [0, 1, 2, 3]
+    assert repair(lossy).done == ()
+    assert seqs(lossy) == [0, 1, 2, 3]
+    result = Repair(lossy.tools(), lossy.store).run(lossy.name, RepairPolicy(remove_lost=True))
+    assert [step.kind for step in result.done] == [StepKind.REMOVE_LOST]
+    assert seqs(lossy) == [0, 3]
+    assert result.after.diagnosis.findings == ()
+    exact(lossy, lossy.backup())
+
+
+def test_a_removal_that_was_interrupted_is_told_and_finished(lossy: EngineWorld) -> None:
+    (chain,) = lossy.chains()
+    for _ in each_kill(lambda: lossy.open().remove_points(lossy.vm.uuid, chain, (1, 2))):
+        if any(not removal.done for removal in lossy.chains()[0].removals):
+            break
+    found = diagnose(lossy)
+    assert Code.REMOVAL in {finding.code for finding in found.diagnosis.findings}
+    assert StepKind.REMOVE in planned(found)
+    assert StepKind.REMOVE in [step.kind for step in repair(lossy).done]
+    assert lossy.chains()[0].removals == ()
+    assert seqs(lossy) == [0, 1, 3]
+    made = lossy.backup()
+    assert lossy.restored(lossy.chains()[0], made.point.seq) == bytes(lossy.disk.content)

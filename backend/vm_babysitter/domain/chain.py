@@ -1,6 +1,6 @@
 """Chains and restore points: what has been backed up."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -239,6 +239,24 @@ class UnreadablePoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Removal:
+    """What is about to be removed of a point, written before anything is removed."""
+
+    seq: int
+    level: Literal["full", "inc"]
+    nonce: str
+    files: tuple[str, ...]
+    """The files that its manifest names; others in its directory are not ours."""
+    done: bool = False
+    """Whether nothing of ours is left, and files of others keep the directory there."""
+
+    @property
+    def directory(self) -> str:
+        """The name of the point's directory."""
+        return point_directory(self.seq, self.level)
+
+
+@dataclass(frozen=True, slots=True)
 class Chain:
     """A chain as found in the store, its points in order of their sequence numbers."""
 
@@ -254,6 +272,8 @@ class Chain:
     attempts: tuple["Attempt", ...] = ()
     """Unfinished points: what a crash left."""
     unreadable: tuple[UnreadablePoint, ...] = ()
+    removals: tuple[Removal, ...] = ()
+    """Points that are being removed: they count as gone."""
     noted: Current | None = None
     """What was noted last of a VM that was off; see ``current``."""
 
@@ -263,9 +283,10 @@ class Chain:
 
     @property
     def next_seq(self) -> int:
-        """The sequence number of the next attempt: one that no point or attempt has."""
+        """The sequence number of the next attempt: one that nothing in its directory has."""
         used = [p.point.seq for p in self.points]
         used += [a.seq for a in self.attempts] + [u.seq for u in self.unreadable]
+        used += [r.seq for r in self.removals]
         return max(used, default=-1) + 1
 
     @property
@@ -322,6 +343,14 @@ class Chain:
             if flaw:
                 return str(flaw) if point.seq == seq else f"it builds on {point.seq:06d}: {flaw}"
         return ""
+
+    def children(self, seqs: Collection[int]) -> tuple[int, ...]:
+        """Return the points that build on any of these and are not among them."""
+        return tuple(
+            stored.point.seq
+            for stored in self.points
+            if stored.point.parent in seqs and stored.point.seq not in seqs
+        )
 
     def with_problem(self, seq: int, problem: str) -> "Chain":
         """Return this chain with a problem noted at one of its points."""

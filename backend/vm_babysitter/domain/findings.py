@@ -31,6 +31,7 @@ class Code(StrEnum):
     SEVERAL_LIVE = "several-live"
     RENAMED = "renamed"
     RELINK = "relink"
+    REMOVAL = "removal-unfinished"
     DAMAGED = "damaged"
     UNREADABLE = "unreadable"
     MISSING = "missing"
@@ -129,6 +130,7 @@ def find(facts: Facts) -> tuple[Finding, ...]:
         *_of_attempts(facts),
         *_of_leftovers(facts),
         *(_of_oddity(oddity) for oddity in facts.oddities),
+        *(found for chain in facts.chains for found in _of_removals(chain)),
         *map(_of_header, facts.unlinked),
         *(found for chain in facts.chains for found in _of_damage(chain)),
         *_of_tracking(facts),
@@ -203,6 +205,14 @@ def _of_oddity(oddity: Oddity) -> Finding:
     return Finding(
         code, weight, oddity.reason, (oddity.path,), oddity.chain, seqs, way_out=oddity.way_out
     )
+
+
+def _of_removals(chain: Chain) -> Iterator[Finding]:
+    for removal in (removal for removal in chain.removals if not removal.done):
+        name = f"{chain.directory}/{removal.seq:06d}"
+        what = f"the removal of {name} was interrupted"
+        evidence = (f"what is left of it: {removal.directory}",)
+        yield Finding(Code.REMOVAL, Weight.MENDED, what, evidence, chain.directory, (removal.seq,))
 
 
 def _of_header(link: Unlinked) -> Finding:

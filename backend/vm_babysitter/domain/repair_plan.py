@@ -26,6 +26,8 @@ class StepKind(StrEnum):
     """Close a series that an older backup was to close."""
     RENAME = "rename"
     """Give the folder of a restore point its name back."""
+    REMOVE = "remove"
+    """Finish the removal of a restore point that was begun."""
     RELINK = "relink"
     """Put the header of an image back, if that proves to be all that is wrong with it."""
     REREAD = "reread"
@@ -168,6 +170,12 @@ def _compare(finding: Finding, diagnosis: Diagnosis) -> Iterator[Step]:
     yield Step(StepKind.COMPARE, By.BACKUP, what, amount, seconds)
 
 
+def _remove(finding: Finding, _diagnosis: Diagnosis) -> Iterator[Step]:
+    name = f"{finding.chain}/{finding.seqs[0]:06d}"
+    what = f"finish the removal of {name}, but for files that are not ours"
+    yield Step(StepKind.REMOVE, By.BOTH, what, chain=finding.chain, seqs=finding.seqs)
+
+
 def _untrack(finding: Finding, diagnosis: Diagnosis) -> Iterator[Step]:
     if diagnosis.facts.next is not None and diagnosis.facts.next.parent is not None:
         yield from _compare(finding, diagnosis)
@@ -244,6 +252,7 @@ _STEPS: dict[Code, _Steps] = {
     Code.METADATA_LEFT: _forget,
     Code.SEVERAL_LIVE: _archive,
     Code.RENAMED: _rename,
+    Code.REMOVAL: _remove,
     Code.RELINK: _relink,
     Code.HOST: _reread,
     Code.TRACKING_DAMAGED: _untrack,

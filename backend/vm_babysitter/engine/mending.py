@@ -32,11 +32,14 @@ class Mender:
         self._pace = tools.pace
 
     def mend(self, vm_uuid: str) -> None:
-        """Put back what is not where or what it was, as far as that is proven to be right.
+        """Put back what is not what it was, as far as that is proven to be right.
+
+        A removal that was interrupted is finished.
 
         Raises:
             StoreFailed, UnsupportedFormat, Cancelled: doing it again goes on.
         """
+        self._store.finish_removals(vm_uuid)
         for chain in self._store.chains(vm_uuid):
             for link in unlinked(self._store, self._headers, vm_uuid, chain):
                 self._relink(vm_uuid, chain, link)

@@ -68,6 +68,7 @@ class Repair:
                 self._sweep(uuid)
             else:
                 self._reconciler.reconcile(self._as_it_is(found.vm))
+            self._remove(uuid, planned)
             self._tools.observer.step("look again")
             after = self._diagnoser.diagnose(uuid)
         plan = plan_repair(after.diagnosis, policy)
@@ -96,6 +97,17 @@ class Repair:
                     if path:
                         self._tools.places.remove(path, attempt.nonce)
                 self._store.sweep(attempt)
+        self._store.remove_empty_chains(uuid)
+
+    def _remove(self, uuid: str, steps: tuple[Step, ...]) -> None:
+        """Remove lost points, if the user agreed to it."""
+        for step in steps:
+            if step.kind is not StepKind.REMOVE_LOST:
+                continue
+            for chain in self._store.chains(uuid):
+                if chain.directory == step.chain:
+                    self._tools.observer.step("remove")
+                    self._store.remove_points(uuid, chain, step.seqs)
         self._store.remove_empty_chains(uuid)
 
 

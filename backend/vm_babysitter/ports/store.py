@@ -175,6 +175,17 @@ class Store(Protocol):
     def sweep(self, attempt: Attempt, *, keep_mark: bool = False) -> None:
         """End an attempt: a point that is not committed is removed, then the attempt's mark."""
 
+    def remove_points(self, vm_uuid: str, chain: Chain, seqs: Sequence[int]) -> None:
+        """Remove points, for good, but no file of others that lies among theirs.
+
+        Raises:
+            InvalidInput: one is not there, or another point builds on it; nothing is removed.
+            StoreFailed: ``finish_removals`` goes on.
+        """
+
+    def finish_removals(self, vm_uuid: str) -> None:
+        """Go on where a removal was interrupted. Raises StoreFailed."""
+
     def remove_empty_chains(self, vm_uuid: str) -> None:
         """Remove chains that never had a point nor anything else in them."""
 

@@ -14,6 +14,7 @@ LEASE_FILE = "lease.json"
 
 CHAIN_PATTERN = re.compile(r"\d{8}T\d{6}Z")
 ATTEMPT_PATTERN = re.compile(r"(\d{6}-(full|inc))\.attempt\.json")
+REMOVAL_PATTERN = re.compile(r"(\d{6}-(full|inc))\.removal\.json")
 BEGUN_CHAIN_PATTERN = re.compile(rf"chain\.json|\.(chain\.json|{ATTEMPT_PATTERN.pattern})\.tmp")
 """What is in a chain before its first attempt is put down, crashes included."""
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -50,6 +51,11 @@ def attempt_file(point_directory: str) -> str:
 def damage_file(point_directory: str) -> str:
     """Return the name, in the chain's directory, of what a verify found wrong with a point."""
     return f"{point_directory}.damage.json"
+
+
+def removal_file(point_directory: str) -> str:
+    """Return the name, in the chain's directory, of what says that a point is being removed."""
+    return f"{point_directory}.removal.json"
 
 
 def target_file(target: str, suffix: str) -> str:

@@ -24,6 +24,11 @@ from vm_babysitter.adapters.store.lease import StoreLease
 from vm_babysitter.adapters.store.merged_index import MergedIndex
 from vm_babysitter.adapters.store.owners import find_chain, find_vm, mend_chain, note_vm
 from vm_babysitter.adapters.store.reading import read_chain
+from vm_babysitter.adapters.store.removing import (
+    finish_removal,
+    forget_unwritten,
+    remove_points,
+)
 from vm_babysitter.adapters.store.seen import read_seen, write_seen
 from vm_babysitter.adapters.store.sweeping import remove_attempt, remove_empty_chain
 from vm_babysitter.adapters.this_host import this_host
@@ -179,6 +184,23 @@ class LocalStore:
             if attempt in chain.attempts:
                 path = self._chain_path(attempt.vm_uuid, chain.directory)
                 remove_attempt(path, attempt, keep_mark=keep_mark)
+
+    def remove_points(self, vm_uuid: str, chain: Chain, seqs: Sequence[int]) -> None:
+        """See the port."""
+        self._lease.hold()
+        path = self._chain_path(vm_uuid, chain.directory)
+        document = find_chain(path)
+        if document is not None:
+            remove_points(path, read_chain(path, document), seqs)
+
+    def finish_removals(self, vm_uuid: str) -> None:
+        """See the port."""
+        self._lease.hold()
+        for chain in self.chains(vm_uuid):
+            path = self._chain_path(vm_uuid, chain.directory)
+            forget_unwritten(path)
+            for removal in chain.removals:
+                finish_removal(path, removal)
 
     def remove_empty_chains(self, vm_uuid: str) -> None:
         """See the port."""

@@ -8,6 +8,7 @@ from vm_babysitter.adapters.store import documents, layout
 from vm_babysitter.adapters.store.damage import noted_flaws
 from vm_babysitter.adapters.store.documents import ChainDocument, failing
 from vm_babysitter.adapters.store.index_file import index_size
+from vm_babysitter.adapters.store.removing import read_removals
 from vm_babysitter.domain.chain import (
     Attempt,
     Chain,
@@ -29,11 +30,13 @@ def read_chain(path: Path, document: ChainDocument) -> Chain:
     entries = failing(path, lambda: sorted(path.iterdir()))
     attempts = tuple(_attempts(entries))
     unfinished = {attempt.directory for attempt in attempts}
+    removals = tuple(read_removals(entries))
+    leaving = {removal.directory for removal in removals}
     points: list[StoredPoint] = []
     unreadable: list[UnreadablePoint] = []
     for entry in entries:
         parsed = layout.parse_point_directory(entry.name)
-        if parsed is None or not entry.is_dir():
+        if parsed is None or entry.name in leaving or not entry.is_dir():
             continue
         manifest = entry / layout.POINT_FILE
         if entry.name in unfinished and not manifest.exists():
@@ -58,6 +61,7 @@ def read_chain(path: Path, document: ChainDocument) -> Chain:
         points=tuple(points),
         attempts=attempts,
         unreadable=tuple(unreadable),
+        removals=removals,
         noted=_noted(path),
     )
 
