@@ -3,7 +3,7 @@
 What needs libvirt's Python module is in ``bootstrap_libvirt``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -27,12 +27,14 @@ from vm_babysitter.adapters.restore_place import EmptyDirectory
 from vm_babysitter.adapters.side_files import LocalSideFiles
 from vm_babysitter.adapters.store.draft import NewImage
 from vm_babysitter.adapters.store.local import LocalStore, open_store
+from vm_babysitter.adapters.store.probe import LocalProbe
 from vm_babysitter.adapters.this_host import this_host
 from vm_babysitter.adapters.workspace import Workspace
 from vm_babysitter.cli.composition import FULL_SPEED, Effort, Place
-from vm_babysitter.domain.errors import HypervisorMissing, InvalidInput
+from vm_babysitter.domain.errors import BabysitterError, HypervisorMissing, InvalidInput
 from vm_babysitter.engine.backup import Backup
 from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.check_store import CheckStore, disk_places
 from vm_babysitter.engine.conversion import ConvertTools
 from vm_babysitter.engine.convert import Convert
 from vm_babysitter.engine.convert_back import ConvertBack
@@ -42,7 +44,7 @@ from vm_babysitter.engine.repair import Repair
 from vm_babysitter.engine.restore import Restore
 from vm_babysitter.engine.tools import ReadTools, Sight, Tools
 from vm_babysitter.engine.verify import Verify
-from vm_babysitter.ports import Definitions, Hypervisor, Observer, Priority
+from vm_babysitter.ports import Definitions, DiskPlace, Hypervisor, Observer, Priority
 
 RUNTIME = Path("/run/vm-babysitter")
 """Sockets of backup jobs and marks of frozen guests: what a reboot may forget."""
@@ -127,6 +129,18 @@ class Standalone:
             compress=compress,
             host=self._host,
         )
+
+    def check_store(self) -> CheckStore:
+        """Check places for backups; libvirt is asked for the VMs' disks if it answers."""
+        probe = LocalProbe(self._host, self._clock, allow_ram=self._place.allow_ram_store)
+        return CheckStore(probe, self._disk_places)
+
+    def _disk_places(self) -> Sequence[DiskPlace]:
+        try:
+            with self.hypervisor() as hypervisor:
+                return disk_places(hypervisor)
+        except BabysitterError:
+            return ()
 
     def verify(self, effort: Effort = FULL_SPEED) -> Verify:
         """Verify points; libvirt is not needed. Raises ProgramMissing for want of QEMU's tools."""

@@ -1,5 +1,6 @@
 """One backup folder and two hosts: only one of them writes to it, and nothing gets mixed up."""
 
+import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
@@ -91,3 +92,24 @@ def test_files_of_the_new_host_stay_when_the_old_one_undoes_its_backup(world: Wo
     world.references[made] = copies
     world.assert_restores(made)
     world.assert_tidy()
+
+
+def test_the_folder_is_checked_and_taken_over_by_a_command(world: World) -> None:
+    take_over(world, TOWER)
+    with on(world, OTHER):
+        with unchanged(*world.store.iterdir()):
+            told = world.call("check-store", "--", str(world.store), expect=1)
+            data = world.call("check-store", "--json", "--", str(world.store), expect=1)
+        assert "unfit    It belongs to the host 'tower'" in told.stdout
+        assert told.stdout.endswith(" is not fit to hold backups.\n")
+        found = {check["check"]: check for check in json.loads(data.stdout)["findings"]}
+        assert found["same-disk"]["text"].count(world.vm.name) == len(world.vm.disks)
+        told = world.call("check-store", "--take-over", "--", str(world.store), expect=3)
+        assert "Taken over: it belonged to the host 'tower' since" in told.stdout
+        world.change()
+        world.backup()
+    with on(world, TOWER):
+        world.call("backup", "--", world.vm.name, expect=1)
+    missing = world.call("check-store", "--take-over", "--", str(world.folder), expect=1)
+    assert "it is no backup folder" in missing.stderr
+    world.call("check-store", "--", str(world.folder / "nowhere"), expect=1)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from vm_babysitter.engine.backup import Backup
 from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.check_store import CheckStore
 from vm_babysitter.engine.convert import Convert
 from vm_babysitter.engine.convert_back import ConvertBack
 from vm_babysitter.engine.diagnosing import Diagnoser
@@ -66,6 +67,9 @@ class App(Protocol):
 
     def repair(self) -> AbstractContextManager[Repair]:
         """Repair the backups of VMs."""
+
+    def check_store(self) -> CheckStore:
+        """Check places for backups."""
 
     def verify(self, effort: Effort = FULL_SPEED) -> Verify:
         """Verify points."""

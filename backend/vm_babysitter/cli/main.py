@@ -39,6 +39,7 @@ for command in (
     on_vms.backup,
     on_vms.repair,
     on_store.points,
+    on_store.check_store,
     on_store.verify,
     on_store.restore,
     on_vms.convert,

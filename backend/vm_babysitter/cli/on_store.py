@@ -7,10 +7,12 @@ import click
 
 from vm_babysitter.cli.composition import Effort
 from vm_babysitter.cli.options import effort_options, json_option
+from vm_babysitter.cli.render_check import check_text
 from vm_babysitter.cli.render_points import points_data, points_text
 from vm_babysitter.cli.render_results import restore_data, restore_text, verify_text
 from vm_babysitter.cli.session import Session, show
 from vm_babysitter.domain.errors import Exit, PointNotFound
+from vm_babysitter.domain.store_check import Verdict
 from vm_babysitter.engine.catalog import LATEST, find_vm
 from vm_babysitter.engine.restore import FORMATS
 from vm_babysitter.engine.verify import Verified
@@ -83,3 +85,23 @@ def restore(
     with session.app(as_json=as_json) as app:
         result = app.restore(to, effort).run(vm, point, disks, format)
     show(as_json, lambda: restore_data(result), lambda: restore_text(result))
+
+
+@click.command("check-store", short_help="Say whether a folder is fit to hold backups.")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--take-over", is_flag=True, help="Give the backup folder to this host, whoever has it."
+)
+@json_option
+@click.pass_obj
+def check_store(session: Session, path: Path, take_over: bool, as_json: bool) -> None:
+    """Say whether PATH is fit to hold backups, and why not; leave nothing there.
+
+    Only one host writes to a backup folder. With --take-over it is this one from now on: say so
+    only if the other host is not to back up into it any more.
+    """
+    with session.app(as_json=as_json) as app:
+        result = app.check_store().run(path, take_over=take_over)
+    show(as_json, lambda: result, lambda: check_text(result))
+    if result.verdict is not Verdict.OK:
+        raise SystemExit(int(Exit.WARNINGS if result.verdict is Verdict.WARNING else Exit.FAILED))

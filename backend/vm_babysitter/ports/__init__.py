@@ -38,6 +38,7 @@ from vm_babysitter.ports.hypervisor import (
     JobKind,
     Moment,
 )
+from vm_babysitter.ports.probe import DiskPlace, StoreProbe
 from vm_babysitter.ports.store import (
     BlockIndex,
     FileCheck,
@@ -59,6 +60,7 @@ __all__ = [
     "ConversionFiles",
     "Definitions",
     "DiskExports",
+    "DiskPlace",
     "DiskReader",
     "DiskRequest",
     "DiskSource",
@@ -92,6 +94,7 @@ __all__ = [
     "SideContent",
     "SideFiles",
     "Store",
+    "StoreProbe",
     "StoredVm",
     "ThisHost",
     "WrittenFile",

@@ -13,8 +13,11 @@ from tests.support.engine_world import EngineWorld
 from tests.support.points import MIB
 from vm_babysitter.cli.composition import Effort, Place
 from vm_babysitter.cli.main import cli
+from vm_babysitter.domain.lease import Lease
+from vm_babysitter.domain.store_check import Place as FoundPlace
 from vm_babysitter.engine.backup import Backup
 from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.check_store import CheckStore, disk_places
 from vm_babysitter.engine.conversion import Converted
 from vm_babysitter.engine.convert import Convert
 from vm_babysitter.engine.convert_back import ConvertBack
@@ -22,7 +25,7 @@ from vm_babysitter.engine.diagnosing import Diagnoser
 from vm_babysitter.engine.repair import Repair
 from vm_babysitter.engine.restore import Restore, Restored
 from vm_babysitter.engine.verify import Verified, Verify
-from vm_babysitter.ports import Hypervisor, Observer, Store
+from vm_babysitter.ports import DiskPlace, Hypervisor, Observer, Store
 
 NAME = 'it\'s a "{VM}" 猫'
 
@@ -63,6 +66,23 @@ class Converting:
 
 
 @dataclass
+class FakeProbe:
+    """Implements ``ports.StoreProbe``: finds what it was told to find."""
+
+    place: FoundPlace = field(default_factory=lambda: FoundPlace("/a place"))
+    had: Lease | None = None
+    asked: list[tuple[object, ...]] = field(default_factory=list)
+
+    def look(self, path: Path, disks: Sequence[DiskPlace] = ()) -> FoundPlace:
+        self.asked.append(("look", path, [disk.name for disk in disks]))
+        return self.place
+
+    def take_over(self, path: Path) -> Lease | None:
+        self.asked.append(("take over", path))
+        return self.had
+
+
+@dataclass
 class FakeApp:
     """Implements ``cli.composition.App``."""
 
@@ -74,6 +94,7 @@ class FakeApp:
     efforts: list[Effort] = field(default_factory=list)
     compress: list[bool] = field(default_factory=list)
     converting: Converting = field(default_factory=Converting)
+    probe: FakeProbe = field(default_factory=FakeProbe)
 
     def compose(self, place: Place, _observer: Observer, _cancel: Cancel) -> "FakeApp":
         self.places.append(place)
@@ -102,6 +123,9 @@ class FakeApp:
         self.compress.append(compress)
         self.world.clock.advance(1)
         yield Backup(self.world.tools(), self.world.store)
+
+    def check_store(self) -> CheckStore:
+        return CheckStore(self.probe, lambda: disk_places(self.world.hypervisor))
 
     def verify(self, effort: Effort) -> Verify:
         self.efforts.append(effort)

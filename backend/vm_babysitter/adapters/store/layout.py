@@ -10,6 +10,8 @@ POINT_FILE = "point.json"
 CURRENT_FILE = "current.json"
 SEEN_FILE = "seen.json"
 LOCK_FILE = "store.lock"
+CHECK_PREFIX = ".vmb-check-"
+"""What the folders are called in which ``check-store`` tries a place."""
 LEASE_FILE = "lease.json"
 
 CHAIN_PATTERN = re.compile(r"\d{8}T\d{6}Z")

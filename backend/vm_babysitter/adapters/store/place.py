@@ -1,12 +1,13 @@
 """Is a path fit to hold backups? Looks only; changes nothing."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from vm_babysitter.adapters.store import layout
 from vm_babysitter.domain.errors import StoreRefused
+from vm_babysitter.domain.store_check import IN_RAM
 
-_IN_RAM = frozenset({"tmpfs", "ramfs", "rootfs", "devtmpfs"})
 _HARMLESS = frozenset(
     {
         "lost+found",
@@ -42,7 +43,7 @@ def check_place(path: Path, *, writable: bool, allow_ram: bool) -> None:
             str(path), "it cannot be written to", "Check its permissions and how it is mounted."
         )
     kind = filesystem_type(path)
-    if kind in _IN_RAM and not allow_ram:
+    if kind in IN_RAM and not allow_ram:
         raise StoreRefused(
             str(path),
             f"it lies in RAM ({kind}) and would be gone after a reboot",
@@ -50,16 +51,25 @@ def check_place(path: Path, *, writable: bool, allow_ram: bool) -> None:
         )
 
 
+def foreign_entries(path: Path) -> tuple[str, ...]:
+    """Return the names of what lies in a folder and is neither ours nor harmless."""
+    return tuple(
+        sorted(
+            entry.name
+            for entry in path.iterdir()
+            if entry.name not in _HARMLESS
+            and not entry.name.startswith(layout.CHECK_PREFIX)
+            and not _has_backups(entry)
+        )
+    )
+
+
 def check_new_place(path: Path) -> None:
     """Refuse to begin a backup folder among other things. Raises StoreRefused.
 
     Backups that lost their ``store.json`` are not other things.
     """
-    foreign = sorted(
-        entry.name
-        for entry in path.iterdir()
-        if entry.name not in _HARMLESS and not _has_backups(entry)
-    )
+    foreign = foreign_entries(path)
     if foreign:
         raise StoreRefused(
             str(path),
@@ -81,8 +91,18 @@ def _has_backups(entry: Path) -> bool:
     return (entry / layout.VM_FILE).is_file() or any(entry.glob(f"*/*/{layout.POINT_FILE}"))
 
 
-def filesystem_type(path: Path, mounts: str | None = None) -> str:
-    """Return the type of the file system that holds ``path`` (``ext4``, ``tmpfs``, …).
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A file system and where it is."""
+
+    point: str
+    kind: str
+    """``ext4``, ``tmpfs``, …; empty if none is known."""
+    source: str
+
+
+def mount_of(path: Path, mounts: str | None = None) -> Mount:
+    """Return the file system that holds ``path``.
 
     ``mounts`` is the text of ``/proc/self/mountinfo``; it is read where not given.
     """
@@ -90,16 +110,25 @@ def filesystem_type(path: Path, mounts: str | None = None) -> str:
     if text is None:
         text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
     wanted = str(path.resolve())
-    best, kind = "", ""
+    best = Mount("", "", "")
     for line in filter(None, text.split("\n")):  # names may hold what else ends a line
         before, _, after = line.partition(" - ")
-        escaped = before.split(" ")[4].encode(errors="surrogateescape")
-        point = escaped.decode("unicode_escape").encode("latin-1")
-        mount = point.decode(errors="surrogateescape")
+        mount = _unescaped(before.split(" ")[4])
         inside = wanted == mount or wanted.startswith(mount.rstrip("/") + "/")
-        if inside and len(mount) >= len(best):  # later mounts hide earlier ones
-            best, kind = mount, after.split(" ")[0]
-    return kind
+        if inside and len(mount) >= len(best.point):  # later mounts hide earlier ones
+            kind, source, *_ = [*after.split(" "), ""]
+            best = Mount(mount, kind, _unescaped(source))
+    return best
+
+
+def filesystem_type(path: Path, mounts: str | None = None) -> str:
+    """Return the type of the file system that holds ``path``, see ``mount_of``."""
+    return mount_of(path, mounts).kind
+
+
+def _unescaped(text: str) -> str:
+    escaped = text.encode(errors="surrogateescape").decode("unicode_escape").encode("latin-1")
+    return escaped.decode(errors="surrogateescape")
 
 
 def _read_only(path: Path) -> bool:
