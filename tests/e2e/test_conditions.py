@@ -121,6 +121,12 @@ def test_10_after_a_restart_a_vm_that_was_started_goes_on_without_a_power_cycle(
     world.assert_tidy()
 
 
+def test_10_where_only_libvirt_was_restarted_all_goes_on(world: World) -> None:
+    world.host.restart()
+    goes_on(world, "bitmap", "bitmap")
+    world.assert_vm_unharmed()
+
+
 def test_11_after_a_restart_nobody_is_asked_to_switch_a_vm_off(world: World) -> None:
     reboot(world)
     world.boot()
@@ -322,10 +328,23 @@ def test_25_a_series_without_change_tracking_goes_on_by_comparing(
 # -- proof -------------------------------------------------------------------------------------
 
 
-def test_26_a_point_that_is_damaged_is_passed_over_and_its_series_goes_on(world: World) -> None:
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut_off, flip_a_bit])
+def test_26_a_point_that_is_damaged_is_passed_over_and_its_series_goes_on(
+    world: World, damage: Callable[[Path], None]
+) -> None:
     whole, damaged = world.references
     path = point_directory(world, damaged) / "vda.qcow2"
-    path.write_bytes(path.read_bytes()[:-100])
+    damage(path)
     failed = world.call("verify", "--", world.vm.name, expect=12)
     assert f"{damaged}  BAD: vda.qcow2" in failed.stdout
     assert f"{whole}  good" in failed.stdout

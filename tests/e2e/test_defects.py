@@ -1,7 +1,7 @@
 """Ways in which the tool that this one replaces loses data: here they are not to be had.
 
 B1 to B15 are named as in ARCHITECTURE.md's table, which says what each is, and which other tests
-there are. D9 and later are defects of virtnbdbackup; those before are in ``test_incumbent``.
+there are. D12 is a defect of virtnbdbackup, of which others are in ``test_incumbent``.
 """
 
 import re
@@ -96,7 +96,7 @@ def test_b7_nothing_is_deleted_on_weak_evidence(
     assert committed - {damaged} <= files(world)
 
 
-@pytest.mark.parametrize("end", ["killed", "no space"])
+@pytest.mark.parametrize("end", ["killed", "failed"])
 def test_b10_nothing_is_deleted_before_a_new_full_is_there(world: World, end: str) -> None:
     before = files(world)
     if end == "killed":
