@@ -29,6 +29,7 @@ from tests.support.table import (
 )
 from tests.support.vm import MIB, DiskSpec, VmFactory
 from tests.support.world import World, unchanged
+from vm_babysitter.domain.diagnosis import Health
 
 MID_COPY = Fault("die", "progress", "", 2)
 
@@ -171,6 +172,7 @@ def test_13_where_all_points_are_gone_a_new_series_begins(
     before = machine(world)
     lose(world)
     world.references.clear()
+    assert world.diagnosed().diagnosis.health is Health.NONE
     strange = {path: path.read_text() for path in world.store.rglob("*.log")}
     made = world.backup_here()
     assert (made.level, methods(made), made.warnings) == ("full", ("full", "full"), ())
@@ -212,7 +214,7 @@ def test_15_an_interrupted_first_full_is_swept_and_made_again(world: World, tmp_
 
 def test_15_an_interrupted_full_beside_a_good_series_costs_nothing(world: World) -> None:
     world.die(MID_COPY, options=["--full"])
-    goes_on(world, "bitmap", "bitmap")
+    goes_on(world, "bitmap", "bitmap", finds="interrupted")
     world.assert_tidy()
 
 
@@ -221,7 +223,7 @@ def test_16_an_increment_interrupted_before_a_restart_is_made_again(world: World
     reboot(world)
     world.boot()
     world.change()
-    goes_on(world, "bitmap", "bitmap")
+    goes_on(world, "bitmap", "bitmap", finds="interrupted")
     world.assert_tidy()
 
 
@@ -231,7 +233,7 @@ def test_17_an_interrupted_increment_is_undone_and_made_again(world: World, powe
     world.change()
     if power == "off":
         world.vm.stop()
-    goes_on(world, "bitmap", "bitmap")
+    goes_on(world, "bitmap", "bitmap", finds="interrupted")
     world.boot() if power == "off" else world.assert_vm_unharmed()
     world.assert_tidy()
 
@@ -250,7 +252,7 @@ def test_19_off_and_one_disk_has_lost_its_change_tracking(world: World) -> None:
     world.vm.stop()
     for name in names:
         remove_bitmap(world, "vdb", name)
-    goes_on(world, "bitmap", "scan")
+    goes_on(world, "bitmap", "scan", finds="tracking-lost")
 
 
 def test_20_off_and_no_disk_has_change_tracking(world: World) -> None:
@@ -259,7 +261,7 @@ def test_20_off_and_no_disk_has_change_tracking(world: World) -> None:
     for target, names in found.items():
         for name in names:
             remove_bitmap(world, target, name)
-    goes_on(world, "scan", "scan")
+    goes_on(world, "scan", "scan", finds="tracking-lost")
 
 
 def test_21_on_and_all_as_it_should_be(world: World) -> None:
@@ -275,7 +277,7 @@ def test_22_on_and_the_newest_change_tracking_is_gone_an_older_one_serves(world:
     remove_bitmap(world, "vda", latest["vda"])
     remove_bitmap(world, "vdb", latest["vdb"])
     remove_bitmap(world, "vdb", older["vdb"])
-    made = goes_on(world, "bitmap", "scan")
+    made = goes_on(world, "bitmap", "scan", finds="tracking-lost")
     assert f"since restore point {made.seq - 2:06d}" in made.disks[0].reason
     assert "gone" in made.disks[1].reason
 
@@ -349,7 +351,7 @@ def test_26_a_point_that_is_damaged_is_passed_over_and_its_series_goes_on(
     assert f"{damaged}  BAD: vda.qcow2" in failed.stdout
     assert f"{whole}  good" in failed.stdout
     del world.references[damaged]
-    goes_on(world, "bitmap", "bitmap", parent=whole)
+    goes_on(world, "bitmap", "bitmap", parent=whole, finds="damaged")
     assert path.exists()
 
 
@@ -359,7 +361,7 @@ def test_27_a_point_without_its_fingerprints_does_not_count_as_proven(world: Wor
     failed = world.call("verify", "--", world.vm.name, unproven, expect=12)
     assert f"{unproven}  BAD: vda.index" in failed.stdout
     del world.references[unproven]
-    goes_on(world, "bitmap", "bitmap", parent=whole)
+    goes_on(world, "bitmap", "bitmap", parent=whole, finds="damaged")
 
 
 # -- what fails on the way ---------------------------------------------------------------------

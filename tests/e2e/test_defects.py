@@ -25,6 +25,7 @@ from tests.support.table import (
 )
 from tests.support.vm import MIB, DiskSpec, VmFactory
 from tests.support.world import World, unchanged
+from vm_babysitter.domain.errors import VmNotFound
 
 DIES = Fault("die", "progress", "", 2)
 CONFUSING = ("win", "win10", "win.10", "w.n", "WIN", "my win")
@@ -54,17 +55,21 @@ def test_b2_an_increment_interrupted_before_a_restart_takes_no_point_with_it(wor
     before = files(world)
     world.die(DIES)
     reboot(world)
-    goes_on(world, "bitmap", "bitmap")
+    goes_on(world, "bitmap", "bitmap", finds="interrupted")
     assert before <= files(world)
 
 
-@pytest.mark.parametrize("moment", ["begun", "copy"])
-def test_b4_a_backup_that_dies_before_its_first_data_is_no_point(world: World, moment: str) -> None:
+@pytest.mark.parametrize(
+    ("moment", "finds"), [("begun", "interrupted metadata-left"), ("copy", "interrupted")]
+)
+def test_b4_a_backup_that_dies_before_its_first_data_is_no_point(
+    world: World, moment: str, finds: str
+) -> None:
     points = world.chains()[0][1]
     world.die(Fault("die", "step", moment))
     assert world.chains()[0][1] == points
     world.change()
-    goes_on(world, "bitmap", "bitmap")
+    goes_on(world, "bitmap", "bitmap", finds=finds)
     world.assert_tidy()
 
 
@@ -77,11 +82,15 @@ def lose(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "damage"),
-    [("*.attempt.json", cut), ("*.attempt.json", lose), ("000*/point.json", cut)],
+    ("name", "damage", "finds"),
+    [
+        ("*.attempt.json", cut, "unreadable"),
+        ("*.attempt.json", lose, "unreadable"),
+        ("000*/point.json", cut, "interrupted unreadable"),
+    ],
 )
 def test_b7_nothing_is_deleted_on_weak_evidence(
-    world: World, name: str, damage: Callable[[Path], None]
+    world: World, name: str, damage: Callable[[Path], None], finds: str
 ) -> None:
     """An interrupted increment, and a list or manifest that cannot be read: all points stay."""
     committed = {path for path in files(world) if path.name != "current.json"}
@@ -92,7 +101,7 @@ def test_b7_nothing_is_deleted_on_weak_evidence(
     lost = list(world.references)[-1:] if name.endswith("point.json") else []
     for point in lost:
         del world.references[point]
-    goes_on(world, "bitmap", "bitmap")
+    goes_on(world, "bitmap", "bitmap", finds=finds)
     assert committed - {damaged} <= files(world)
 
 
@@ -106,7 +115,7 @@ def test_b10_nothing_is_deleted_before_a_new_full_is_there(world: World, end: st
         world.call("backup", "--full", "--", world.vm.name, faults=[fault], expect=1)
     assert before <= files(world)
     world.change()
-    goes_on(world, "bitmap", "bitmap")
+    goes_on(world, "bitmap", "bitmap", finds="interrupted" if end == "killed" else "")
     world.backup_here(full=True)
     assert before <= files(world)
     for point in world.references:
@@ -150,13 +159,16 @@ def test_b12_part_of_a_name_is_never_taken_for_a_name(
         world.vm = own
         for number, name in enumerate(CONFUSING):
             target = tmp_path / f"back {number}"
-            world.call("restore", "--to", str(target), "--format", "raw", "--", name, "latest")
+            world.app().restore(target).run(name, "latest", format="raw")
             with (target / "vda.raw").open("rb") as file:
                 assert file.read(MIB) == bytes([0x10 + number]) * MIB
         for name in ("wi", "win1", "in", "w", "win.", "win*", "", "my"):
-            for command in (["backup"], ["points"], ["restore", "--to", str(tmp_path / "x")]):
-                latest = ["latest"] if command[0] == "restore" else []
-                world.call(*command, "--", name, *latest, expect=10)
+            with pytest.raises(VmNotFound), world.app().backup() as work:
+                work.run(name)
+            with pytest.raises(VmNotFound):
+                world.app().restore(tmp_path / "x").run(name, "latest")
+        for command in ("backup", "points"):
+            world.call(command, "--", "wi", expect=10)
         assert not (tmp_path / "x").exists()
 
 

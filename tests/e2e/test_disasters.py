@@ -27,6 +27,8 @@ from tests.support.table import (
 )
 from tests.support.vm import DiskSpec, create_image
 from tests.support.world import World, unchanged
+from vm_babysitter.domain.diagnosis import Health
+from vm_babysitter.domain.findings import Code
 
 DIES = Fault("die", "progress", "", 2)
 STANDS_STILL = Fault("stop", "progress", "", 2)
@@ -85,7 +87,7 @@ def test_disaster_3_a_power_cut_after_the_series_grew_since_the_vm_started(world
     power_cut(world)
     world.boot()
     world.change()
-    goes_on(world, "scan", "scan")
+    goes_on(world, "scan", "scan", finds="tracking-damaged")
     is_tracked_again(world)
 
 
@@ -100,7 +102,7 @@ def test_disaster_4_a_power_cut_without_a_backup_since_the_vm_started(
     if power == "on":
         world.boot()
         world.change()
-    made = goes_on(world, "scan", "scan")
+    made = goes_on(world, "scan", "scan", finds="tracking-damaged")
     assert "damaged" in made.disks[0].reason
     assert not made.warnings
     is_tracked_again(world)
@@ -126,19 +128,19 @@ def test_disaster_5_a_later_full_is_interrupted_and_the_older_series_goes_on(
     world: World,
 ) -> None:
     interrupt(world, "power cut", "--full")
-    goes_on(world, "scan", "scan")
+    goes_on(world, "scan", "scan", finds="interrupted tracking-lost")
     world.assert_store_tidy()
 
 
 def test_disaster_6_an_increment_is_interrupted(world: World) -> None:
     interrupt(world, "killed")
-    goes_on(world, "bitmap", "bitmap")
+    goes_on(world, "bitmap", "bitmap", finds="interrupted")
     world.assert_tidy()
 
 
 def test_disaster_7_the_power_fails_during_an_increment(world: World) -> None:
     interrupt(world, "power cut")
-    goes_on(world, "scan", "scan")
+    goes_on(world, "scan", "scan", finds="interrupted tracking-lost")
     world.assert_store_tidy()
 
 
@@ -216,14 +218,14 @@ def test_disaster_9_a_disk_is_replaced_restored_or_reverted(
     act(world)
     world.boot()
     world.change()
-    goes_on(world, method, "bitmap")
+    goes_on(world, method, "bitmap", finds="tracking-lost" if method == "scan" else "")
 
 
 def test_disaster_10_checkpoints_and_bitmaps_are_deleted_by_hand(world: World) -> None:
     for target, names in world.bitmaps().items():
         for name in names:
             remove_bitmap(world, target, name)
-    made = goes_on(world, "scan", "scan")
+    made = goes_on(world, "scan", "scan", finds="tracking-lost")
     assert "gone" in made.disks[0].reason
     is_tracked_again(world)
     world.assert_tidy()
@@ -237,6 +239,8 @@ def test_disaster_11_a_vm_is_deleted_and_its_points_stay(world: World, tmp_path:
         gone = world.call("backup", "--", name, expect=10)
         assert "no persistent VM named" in gone.stderr
         assert point in world.call("points", "--", name).stdout
+        found = world.diagnosed().diagnosis
+        assert (found.health, [f.code for f in found.findings]) == (Health.GOOD, [Code.VM_GONE])
         world.assert_restores(point)
     world.vm.define_again()
     world.boot()

@@ -20,6 +20,8 @@ from tests.support.stage import newest
 from tests.support.vm import MIB, DiskSpec, TestVm
 from tests.support.world import World
 from vm_babysitter.domain.chain import Point
+from vm_babysitter.domain.diagnosis import Health
+from vm_babysitter.domain.findings import Weight
 
 NAME = "- the 'VM' of & the table"
 _MOST_POINTS = 6
@@ -97,22 +99,35 @@ def remove_bitmap(world: World, target: str, name: str) -> None:
                 qmp.execute("block-dirty-bitmap-remove", node=node["node-name"], name=name)
 
 
-def goes_on(world: World, *expected: str, parent: str = "") -> Point:
+def goes_on(world: World, *expected: str, parent: str = "", finds: str = "") -> Point:
     """The next backup is an increment by these methods, exact, and harms nothing.
 
     It builds on the newest point, or on ``parent``; QEMU reads from it and from those before
-    what the disks held; the VM is in the state that it was in, in the same QEMU.
+    what the disks held; the VM is in the state that it was in, in the same QEMU. A diagnosis
+    beforehand foretells the methods, and finds what ``finds`` names and nothing else.
     """
     parent = parent or newest(world)
     before = machine(world)
+    assert_foretold(world, expected, finds)
     made = world.backup_here()
     assert machine(world) == before
     assert (made.level, made.parent) == ("inc", int(parent.split("/")[1]))
     assert methods(made) == expected, [disk.reason for disk in made.disks]
     assert newest(world).startswith(parent.split("/")[0])  # in the same series
-    for point in list(world.references)[-3:]:
+    for point in list(world.references)[-2:]:
         world.assert_holds(point)
     return made
+
+
+def assert_foretold(world: World, expected: tuple[str, ...], finds: str) -> None:
+    """The diagnosis names the methods of the next backup, and what is wrong; nobody is needed."""
+    found = world.diagnosed()
+    codes = [str(f.code) for f in found.diagnosis.findings if f.weight is not Weight.NOTE]
+    assert codes == finds.split(), found.diagnosis.findings
+    assert found.diagnosis.health is (Health.REPAIRABLE if finds else Health.GOOD)
+    assert all(f.weight is not Weight.PERSON for f in found.diagnosis.findings)
+    assert found.planned is not None, found.error
+    assert tuple(str(disk.method) for disk in found.planned.plan.disks) == expected
 
 
 def methods(made: Point) -> tuple[str, ...]:

@@ -164,7 +164,7 @@ class World:
     def backup_here(self, *, full: bool = False, track_snapshots: bool = False) -> Point:
         """Do as ``backup`` does, in this process, which takes half the time."""
         copies = self.copies()
-        with self._app().backup() as work:
+        with self.app().backup() as work:
             made = work.run(self.vm.name, force_full=full, track_snapshots=track_snapshots)
         self.references[f"{made.chain}/{made.point.seq:06d}"] = copies
         return made.point
@@ -180,13 +180,13 @@ class World:
         """The chains of all VMs in the store, with the names of their committed points."""
         if not any(self.store.glob("*.json")) and not any(self.store.glob("*/*/")):
             return []
-        store = self._app().store()
+        store = self.app().store()
         chains = [chain for vm in store.vms() for chain in store.chains(vm.uuid)]
         return [(c, [point_name(c, p.point.seq) for p in c.points]) for c in chains]
 
     def diagnosed(self) -> Diagnosed:
         """What is found of the VM and its backups."""
-        with self._app().diagnoser() as diagnoser:
+        with self.app().diagnoser() as diagnoser:
             return diagnoser.diagnose(self.vm.name)
 
     # -- judging ------------------------------------------------------------------------
@@ -197,14 +197,14 @@ class World:
         assert sorted(name for _, names in found for name in names) == sorted(expected)
         assert not any(chain.broken or chain.unreadable for chain, _ in found)
         if verify and any(names for _, names in found):
-            for result in self._app().verify().all(self.vm.name, structure_only=True):
+            for result in self.app().verify().all(self.vm.name, structure_only=True):
                 assert result.good, result
 
     def assert_restores(self, point: str) -> None:
         """The data of a point is right: by our own verify, by a restore, and by QEMU alone."""
-        assert self._app().verify().one(self.vm.name, point).good
+        assert self.app().verify().one(self.vm.name, point).good
         target = self.folder / "restored, here"
-        self._app().restore(target).run(self.vm.name, point, format="qcow2")
+        self.app().restore(target).run(self.vm.name, point, format="qcow2")
         self._compare(point, target)
         shutil.rmtree(target)
         self.assert_holds(point)
@@ -221,7 +221,8 @@ class World:
             image = named(qcow2) if qcow2.exists() else named(qcow2.with_suffix(".raw"), "raw")
             run("qemu-img", "compare", image, named(raw, "raw"))
 
-    def _app(self) -> Standalone:
+    def app(self) -> Standalone:
+        """The product, in this process."""
         place = Place(
             self.host.uri,
             self.store,
