@@ -77,7 +77,7 @@ def repair(oracle: Oracle, chance: Random) -> str:
             return f"repair of {machine.vm.name} fails: {error}"
         raise Broken("repair", f"{type(error).__name__}: {error}") from error
     if not oracle.house.backups.full:
-        oracle.tidy(machine)
+        oracle.tidy(machine, backed_up=False)
     steps = [step.kind for step in done.done]
     oracle.house.stats["repairs"] += bool(steps)
     return f"repair of {machine.vm.name}: {steps}, left {[s.kind for s in done.left]}"

@@ -263,7 +263,7 @@ def backup_stopped(oracle: Oracle, chance: Random) -> str:
         oracle.house.stats["backups stopped"] += 1
         if oracle.house.learn(machine, before, words):
             raise Broken("stopped", f"{words}, but made a point") from None
-        oracle.tidy(machine)
+        oracle.tidy(machine, backed_up=False)
         return f"{words} and does"
     except BabysitterError as error:
         return words + _without_space(oracle, machine, before, error)

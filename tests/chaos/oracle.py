@@ -13,8 +13,8 @@ from vm_babysitter.domain.chain import Point
 from vm_babysitter.domain.errors import BabysitterError
 from vm_babysitter.engine.diagnosing import Diagnosed
 
-MOST_BITMAPS = {True: 2, False: 4}
-"""Of ours on a disk, by whether the VM is on: images of a VM that is off are left alone."""
+_MOST_BITMAPS = 2
+"""Of ours on a disk, after the backup of a VM that is on: of one that is off they are left."""
 Signature = tuple[object, ...]
 _TURN_OF_RESTORES, _TURN_OF_VERIFIES = 3, 10
 """One in so many points that are new or were touched is restored, or verified, at once."""
@@ -190,8 +190,8 @@ class Oracle:
                 if block.get("io-status", "ok") != "ok":
                     raise Broken("disk error", f"{machine.vm.name}: {block}")
 
-    def tidy(self, machine: Machine) -> None:
-        """Nothing is left of any attempt after a backup of this VM. Raises Broken."""
+    def tidy(self, machine: Machine, *, backed_up: bool = True) -> None:
+        """Nothing is left of any attempt after a backup of this VM, or a repair. Raises Broken."""
         house = self.house
         name = machine.vm.name
         if machine.on and house.host.call("job", name) != 0:
@@ -199,11 +199,7 @@ class Oracle:
         checkpoints = house.host.call("checkpoints", name)
         if checkpoints:
             raise Broken("left checkpoints", str(checkpoints))
-        series = tuple(house.series())  # bitmaps of others are not provably ours
-        for target, found in machine.bitmaps().items():
-            bitmaps = sorted(bitmap for bitmap in found if bitmap.startswith(series))
-            if len(bitmaps) > MOST_BITMAPS[machine.on]:
-                raise Broken("left bitmaps", f"{name} {target}: {bitmaps}")
+        self._tidy_bitmaps(machine, backed_up=backed_up)
         left = {
             path for path in machine.folder.iterdir() if not path.name.endswith(".vmb-convert.json")
         }
@@ -213,6 +209,17 @@ class Oracle:
         if jobs:
             raise Broken("left in the runtime folder", str(jobs))
         self._tidy_store(machine)
+
+    def _tidy_bitmaps(self, machine: Machine, *, backed_up: bool) -> None:
+        """Those of series in the store are of points: others are not provably ours."""
+        series = tuple(self.house.series())
+        nonces = {key[3] for key in self.house.references}
+        for target, found in machine.bitmaps().items():
+            bitmaps = sorted(bitmap for bitmap in found if bitmap.startswith(series))
+            if [b for b in bitmaps if b.split("-")[3] not in nonces]:
+                raise Broken("left a bitmap of no point", f"{machine.vm.name} {target}: {bitmaps}")
+            if backed_up and machine.on and len(bitmaps) > _MOST_BITMAPS:
+                raise Broken("left bitmaps", f"{machine.vm.name} {target}: {bitmaps}")
 
     def _tidy_store(self, machine: Machine) -> None:
         house = self.house
