@@ -172,7 +172,7 @@ def drop_foreign(oracle: Oracle, chance: Random) -> str:
 
 
 def _any(house: House, chance: Random) -> Reference:
-    present = sorted(house.present(), key=lambda reference: reference.key[:3])
+    present = sorted(house.present(), key=lambda reference: (reference.directory, reference.key))
     if not present:
         raise Skip
     return chance.choice(present)

@@ -22,6 +22,7 @@ _MOST_LAYERS = 3
 def snapshot(oracle: Oracle, chance: Random) -> str:
     """Put an overlay on a disk, live or off."""
     machine = some(oracle.house, chance)
+    machine.need_no_job()
     target = machine.any_disk(chance)
     below = machine.below.setdefault(target, [])
     if len(below) >= _MOST_LAYERS - 1 or machine.kept.get(target):
@@ -112,7 +113,9 @@ def _layered(oracle: Oracle, chance: Random) -> tuple[Machine, str]:
     found = [(m, t) for m in oracle.house.machines for t, below in m.below.items() if below]
     if not found:
         raise Skip
-    return chance.choice(sorted(found, key=lambda pair: (pair[0].uuid, pair[1])))
+    machine, target = chance.choice(sorted(found, key=lambda pair: (pair[0].vm.name, pair[1])))
+    machine.need_no_job()
+    return machine, target
 
 
 def keep_inside(oracle: Oracle, chance: Random) -> str:

@@ -153,6 +153,7 @@ def shrink(oracle: Oracle, chance: Random) -> str:
 
 def _resize(house: House, chance: Random, *, larger: bool) -> str:
     machine = some(house, chance)
+    machine.need_no_job()
     target = machine.any_disk(chance)
     spec = machine.vm.disks[target]
     low, high = (spec.size + 512, _LARGEST) if larger else (_SMALLEST, spec.size)

@@ -54,6 +54,11 @@ class Machine:
         if self.on is not on:
             raise Skip
 
+    def need_no_job(self) -> None:
+        """Skip what libvirt refuses, after half a minute, while a killed backup's job is there."""
+        if self.on and self.host.call("job", self.vm.name) != 0:
+            raise Skip
+
     def start(self, *, running: bool) -> None:
         self.vm.start(running=running)
         self.power = RUNNING if running else PAUSED
