@@ -228,7 +228,7 @@ class Oracle:
         folders = {house.store / r.directory.parent for r in ours}
         known = {house.store / r.directory for r in points}
         for vm in {folder.parent for folder in folders}:
-            known |= {vm / "vm.json"}
+            known |= {vm / "vm.json", vm / "seen.json"}
         for folder in folders:
             known |= {folder, folder / "chain.json", folder / "current.json"}
         for reference in points:
