@@ -239,6 +239,17 @@ class UnreadablePoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Renamed:
+    """A point that lies in a folder which somebody gave another name."""
+
+    seq: int
+    home: str
+    """The name that its directory was given."""
+    folder: str
+    """The name that it has now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Removal:
     """What is about to be removed of a point, written before anything is removed."""
 
@@ -274,6 +285,10 @@ class Chain:
     unreadable: tuple[UnreadablePoint, ...] = ()
     removals: tuple[Removal, ...] = ()
     """Points that are being removed: they count as gone."""
+    renamed: tuple[Renamed, ...] = ()
+    """Those of ``points`` whose folders have other names than they were given."""
+    taken: tuple[int, ...] = ()
+    """Sequence numbers of what is named like a point and is none of this chain."""
     noted: Current | None = None
     """What was noted last of a VM that was off; see ``current``."""
 
@@ -284,10 +299,12 @@ class Chain:
     @property
     def next_seq(self) -> int:
         """The sequence number of the next attempt: one that nothing in its directory has."""
-        used = [p.point.seq for p in self.points]
+        used = [p.point.seq for p in self.points] + [r.seq for r in self.removals]
         used += [a.seq for a in self.attempts] + [u.seq for u in self.unreadable]
-        used += [r.seq for r in self.removals]
-        return max(used, default=-1) + 1
+        following = max(used, default=-1) + 1
+        while following in self.taken:
+            following += 1
+        return following
 
     @property
     def current(self) -> Current | None:
@@ -343,6 +360,11 @@ class Chain:
             if flaw:
                 return str(flaw) if point.seq == seq else f"it builds on {point.seq:06d}: {flaw}"
         return ""
+
+    def folder_of(self, point: Point) -> str:
+        """Return the name of the folder that a point lies in."""
+        moved = next((r.folder for r in self.renamed if r.seq == point.seq), None)
+        return point.directory if moved is None else moved
 
     def children(self, seqs: Collection[int]) -> tuple[int, ...]:
         """Return the points that build on any of these and are not among them."""

@@ -108,6 +108,7 @@ def _points(facts: Facts) -> Iterator[PointHealth]:
 def _waiting(facts: Facts, chain: Chain) -> set[int]:
     """Return the points that build on something that is to be put back, or are it."""
     waiting = {link.seq for link in facts.unlinked if link.chain == chain.directory}
+    waiting |= {each.seq for each in chain.renamed}
     for stored in chain.points:  # parents come before children
         if stored.point.parent in waiting:
             waiting.add(stored.point.seq)

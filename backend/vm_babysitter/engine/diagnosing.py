@@ -132,7 +132,8 @@ class Diagnoser:
             for link in unlinked(self._store, self._headers, uuid, chain)
         )
         mended = tuple(as_relinked(chain, links) for chain in chains)
-        return Facts(name, uuid, mended, unlinked=links)
+        oddities = self._store.oddities(uuid)
+        return Facts(name, uuid, mended, oddities=oddities, unlinked=links)
 
     def _around(self, facts: Facts, vm: Vm, states: Sequence[DiskState] = ()) -> Facts:
         """Add what libvirt tells, and what became of host and VM since the last backup."""

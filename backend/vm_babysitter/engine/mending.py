@@ -41,6 +41,12 @@ class Mender:
         """
         self._store.finish_removals(vm_uuid)
         for chain in self._store.chains(vm_uuid):
+            if chain.renamed:
+                self._store.put_back(vm_uuid, chain)
+                for each in chain.renamed:
+                    what = f"{each.folder!r} in {chain.directory} is called {each.home!r} again."
+                    self._observer.note(what)
+        for chain in self._store.chains(vm_uuid):
             for link in unlinked(self._store, self._headers, vm_uuid, chain):
                 self._relink(vm_uuid, chain, link)
 

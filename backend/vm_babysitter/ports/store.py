@@ -9,6 +9,7 @@ from typing import Protocol
 
 from vm_babysitter.domain.chain import Attempt, Chain, Point, PointDisk, SavedFile
 from vm_babysitter.domain.damage import DamageNote
+from vm_babysitter.domain.oddity import Oddity
 from vm_babysitter.domain.offline import Current
 from vm_babysitter.domain.presence import Seen
 from vm_babysitter.domain.space import Room
@@ -153,6 +154,15 @@ class Store(Protocol):
 
     def chains(self, vm_uuid: str) -> tuple[Chain, ...]:
         """Return the chains of a VM, the oldest first, after a look at every file's size."""
+
+    def oddities(self, vm_uuid: str | None = None) -> tuple[Oddity, ...]:
+        """Return what is not as it was left, of one VM or in the folder itself.
+
+        Nothing is read from such things but who they are, and nothing is written to them.
+        """
+
+    def put_back(self, vm_uuid: str, chain: Chain) -> None:
+        """Give the renamed folders of a chain's points their names back. Raises StoreFailed."""
 
     def new_chain(self, vm: Vm, chain_id: str, started: datetime) -> Chain:
         """Begin a chain without points."""

@@ -22,6 +22,28 @@ BEGUN_CHAIN_PATTERN = re.compile(rf"chain\.json|\.(chain\.json|{ATTEMPT_PATTERN.
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 """Names of files in a point, and of disks."""
 POINT_PATTERN = re.compile(r"(\d{6})-(full|inc)")
+OF_POINTS = re.compile(r"\d{6}-(full|inc)(\.(attempt|damage|removal)\.json)?")
+"""What lies in a chain because of its points."""
+IN_STORE = (STORE_FILE, LOCK_FILE, LEASE_FILE)
+IN_VM = (VM_FILE, SEEN_FILE)
+IN_CHAIN = (CHAIN_FILE, CURRENT_FILE)
+UNWRITTEN = re.compile(rf"\..*\.tmp|{re.escape(CHECK_PREFIX)}.*")
+"""What a process of ours leaves that is killed while it writes a document, or tries a place."""
+HARMLESS = frozenset(
+    {
+        "lost+found",
+        ".Recycle.Bin",
+        "System Volume Information",
+        ".DS_Store",
+        "@eaDir",
+        ".stfolder",
+        ".stignore",
+        ".directory",
+        "Thumbs.db",
+        "desktop.ini",
+    }
+)
+"""What systems and programs put into every folder."""
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\..*)?", re.IGNORECASE)
 _LONGEST_NAME = 80
@@ -43,6 +65,14 @@ def vm_directory(name: str, uuid: str) -> str:
 def chain_directory(started: datetime) -> str:
     """Return the directory name of a chain begun at this moment."""
     return started.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def chain_begun(directory: str) -> datetime | None:
+    """Return the moment that the name of a chain's directory tells, None if it tells none."""
+    try:
+        return datetime.strptime(directory, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def attempt_file(point_directory: str) -> str:

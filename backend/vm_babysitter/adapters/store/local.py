@@ -22,7 +22,10 @@ from vm_babysitter.adapters.store.draft import LocalDraft, NewImage
 from vm_babysitter.adapters.store.index_file import IndexReader
 from vm_babysitter.adapters.store.lease import StoreLease
 from vm_babysitter.adapters.store.merged_index import MergedIndex
+from vm_babysitter.adapters.store.oddities import in_store, of_vm
 from vm_babysitter.adapters.store.owners import find_chain, find_vm, mend_chain, note_vm
+from vm_babysitter.adapters.store.places import chain_places, vm_places
+from vm_babysitter.adapters.store.points import put_back
 from vm_babysitter.adapters.store.reading import read_chain
 from vm_babysitter.adapters.store.removing import (
     finish_removal,
@@ -35,6 +38,7 @@ from vm_babysitter.adapters.this_host import this_host
 from vm_babysitter.domain.chain import Attempt, Chain, ChainState, Point, PointDisk
 from vm_babysitter.domain.damage import DamageNote
 from vm_babysitter.domain.errors import Busy, Damaged, PointDamaged, StoreFailed
+from vm_babysitter.domain.oddity import Oddity
 from vm_babysitter.domain.offline import Current
 from vm_babysitter.domain.presence import Seen
 from vm_babysitter.domain.space import Room
@@ -104,27 +108,38 @@ class LocalStore:
 
     def vms(self) -> tuple[StoredVm, ...]:
         """See the port."""
-        found = []
-        for entry in failing(self._path, lambda: sorted(self._path.iterdir())):
-            document = find_vm(entry) if entry.is_dir() else None
-            if document is not None:
-                found.append(StoredVm(document.uuid, document.names, entry.name))
-        return tuple(found)
+        return tuple(
+            StoredVm(place.document.uuid, place.document.names, place.path.name)
+            for place in vm_places(self._path)
+        )
 
     def chains(self, vm_uuid: str) -> tuple[Chain, ...]:
         """See the port."""
         directory = self._find_vm(vm_uuid)
         if directory is None:
             return ()
-        entries = failing(directory, lambda: sorted(directory.iterdir()))
-        paths = [e for e in entries if layout.CHAIN_PATTERN.fullmatch(e.name) and e.is_dir()]
-        found = [(path, find_chain(path)) for path in paths]
-        return tuple(read_chain(path, document) for path, document in found if document)
+        places = chain_places(directory, vm_uuid).chains
+        return tuple(read_chain(place.path, place.document) for place in places)
+
+    def oddities(self, vm_uuid: str | None = None) -> tuple[Oddity, ...]:
+        """See the port."""
+        if vm_uuid is None:
+            return tuple(in_store(self._path))
+        places = [place for place in vm_places(self._path) if place.document.uuid == vm_uuid]
+        return tuple(oddity for place in places for oddity in of_vm(self._path, place))
+
+    def put_back(self, vm_uuid: str, chain: Chain) -> None:
+        """See the port."""
+        self._lease.hold()
+        put_back(self._chain_path(vm_uuid, chain.directory), chain.renamed)
 
     def new_chain(self, vm: Vm, chain_id: str, started: datetime) -> Chain:
         """See the port."""
         self._lease.hold()
         directory = self._vm_directory(vm)
+        # Later than any other, or it would look older than the one it replaces.
+        begun = [place.document.created for place in chain_places(directory, vm.uuid).chains]
+        started = max([started, *(other + timedelta(seconds=1) for other in begun)])
         while True:
             path = directory / layout.chain_directory(started)
             try:
@@ -217,7 +232,7 @@ class LocalStore:
 
     def file_path(self, vm_uuid: str, chain: Chain, point: Point, name: str) -> Path:
         """See the port."""
-        return self._chain_path(vm_uuid, chain.directory) / point.directory / name
+        return self._chain_path(vm_uuid, chain.directory) / chain.folder_of(point) / name
 
     @contextmanager
     def open_index(

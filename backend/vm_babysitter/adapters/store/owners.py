@@ -40,7 +40,8 @@ def find_chain(directory: Path) -> ChainDocument | None:
         point = _newest_point(directory, "*", error)
         if point is None:
             return None
-        return ChainDocument(point.chain_id, point.vm_uuid, ChainState.LIVE, "", point.started)
+        begun = layout.chain_begun(directory.name) or point.started
+        return ChainDocument(point.chain_id, point.vm_uuid, ChainState.LIVE, "", begun)
 
 
 def note_vm(directory: Path, uuid: str, name: str) -> None:

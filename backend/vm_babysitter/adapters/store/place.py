@@ -8,17 +8,11 @@ from vm_babysitter.adapters.store import layout
 from vm_babysitter.domain.errors import StoreRefused
 from vm_babysitter.domain.store_check import IN_RAM
 
-_HARMLESS = frozenset(
-    {
-        "lost+found",
-        ".Recycle.Bin",
-        "System Volume Information",
-        ".DS_Store",
-        f".{layout.STORE_FILE}.tmp",  # of a first backup that died at once
-        layout.LOCK_FILE,
-        layout.LEASE_FILE,
-    }
-)
+_HARMLESS = layout.HARMLESS | {
+    f".{layout.STORE_FILE}.tmp",  # of a first backup that died at once
+    layout.LOCK_FILE,
+    layout.LEASE_FILE,
+}
 
 
 def check_place(path: Path, *, writable: bool, allow_ram: bool) -> None:

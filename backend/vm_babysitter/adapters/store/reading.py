@@ -8,6 +8,7 @@ from vm_babysitter.adapters.store import documents, layout
 from vm_babysitter.adapters.store.damage import noted_flaws
 from vm_babysitter.adapters.store.documents import ChainDocument, failing
 from vm_babysitter.adapters.store.index_file import index_size
+from vm_babysitter.adapters.store.points import find_points
 from vm_babysitter.adapters.store.removing import read_removals
 from vm_babysitter.domain.chain import (
     Attempt,
@@ -15,10 +16,11 @@ from vm_babysitter.domain.chain import (
     Flaw,
     Point,
     StoredPoint,
-    UnreadablePoint,
 )
 from vm_babysitter.domain.errors import Damaged, UnsupportedFormat
 from vm_babysitter.domain.offline import Current
+
+_MANIFEST = layout.POINT_FILE
 
 
 def read_chain(path: Path, document: ChainDocument) -> Chain:
@@ -29,39 +31,26 @@ def read_chain(path: Path, document: ChainDocument) -> Chain:
     """
     entries = failing(path, lambda: sorted(path.iterdir()))
     attempts = tuple(_attempts(entries))
-    unfinished = {attempt.directory for attempt in attempts}
     removals = tuple(read_removals(entries))
-    leaving = {removal.directory for removal in removals}
-    points: list[StoredPoint] = []
-    unreadable: list[UnreadablePoint] = []
-    for entry in entries:
-        parsed = layout.parse_point_directory(entry.name)
-        if parsed is None or entry.name in leaving or not entry.is_dir():
-            continue
-        manifest = entry / layout.POINT_FILE
-        if entry.name in unfinished and not manifest.exists():
-            continue
-        try:
-            point = documents.read(manifest, "point", Point)
-        except Damaged as error:
-            problem = f"its manifest {layout.POINT_FILE}: {error.reason}"
-            unreadable.append(UnreadablePoint(parsed[0], entry.name, problem))
-            continue
-        if point.directory != entry.name or point.chain_id != document.id:
-            problem = "its manifest belongs to another restore point"
-            unreadable.append(UnreadablePoint(parsed[0], entry.name, problem))
-        else:
-            points.append(StoredPoint(point, (*_look(entry, point), *noted_flaws(path, point))))
+    ignored = {removal.directory for removal in removals}
+    ignored |= {a.directory for a in attempts if not (path / a.directory / _MANIFEST).exists()}
+    found = find_points([e for e in entries if e.name not in ignored], document.id)
+    points = [
+        StoredPoint(point, (*_look(folder, point), *noted_flaws(path, point)))
+        for folder, point in found.points
+    ]
     return Chain(
         id=document.id,
         directory=path.name,
         state=document.state,
         why=document.why,
         created=document.created,
-        points=tuple(points),
+        points=tuple(sorted(points, key=lambda stored: stored.point.seq)),
         attempts=attempts,
-        unreadable=tuple(unreadable),
+        unreadable=found.unreadable,
         removals=removals,
+        renamed=found.renamed,
+        taken=found.taken,
         noted=_noted(path),
     )
 
