@@ -65,6 +65,15 @@ def test_names_of_files_do_not_lead_out_of_their_folder(store: LocalStore, name:
     assert "outside of its folder" in only_chain(store).broken[0]
 
 
+def test_a_point_that_names_a_file_elsewhere_has_none_of_its_files_looked_at(
+    store: LocalStore,
+) -> None:
+    (store.path / "elsewhere").write_bytes(b"x")
+    tamper(store, files=(SavedFile("../../../elsewhere", 9, "0" * 64),))
+    (flaw,) = only_chain(store).points[0].flaws  # its size is not told, though it is wrong
+    assert flaw.file == ""
+
+
 @pytest.mark.parametrize("parent", [0, 7])
 def test_a_point_does_not_build_on_itself_or_a_later_one(store: LocalStore, parent: int) -> None:
     tamper(store, parent=parent)

@@ -256,6 +256,16 @@ def test_disks_come_back_though_what_lies_beside_them_is_lost(
     assert "domain.xml is damaged and was not restored" in result.notes[0]
 
 
+def test_a_file_beside_the_disks_that_is_lost_is_told_before_anything_is_read(
+    world: EngineWorld, to: Path, tool: FakeImageTool
+) -> None:
+    file_of(world, 2, "domain.xml").unlink()
+    error = refused(world, to, tool, PointDamaged)
+    assert "domain.xml: it is missing" in error.message
+    assert "--disk vda --disk vdb" in error.hint
+    assert tool.calls == []
+
+
 def test_what_turns_out_damaged_on_the_way_is_told_with_what_may_be_had(
     world: EngineWorld, to: Path, tool: FakeImageTool, held: list[dict[str, bytes]]
 ) -> None:
