@@ -158,6 +158,57 @@ def test_what_else_lies_in_the_folder_is_passed_over(
     assert (place.parent / "20990101T000000Z").exists()
 
 
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def a_socket(path: Path) -> None:
+    os.mknod(path, stat.S_IFSOCK | 0o600)
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [a_folder, os.mkfifo, a_socket, a_link_to_itself])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "photos/vm.json",
+        "photos/a/b/point.json",
+        "{chain}/000007-inc.attempt.json",
+        "{chain}/000001-inc.damage.json",
+        "{chain}/current.json",
+    ],
+)
+def test_what_has_the_name_of_a_document_and_is_no_file_stops_nothing(
+    store: LocalStore,
+    chain: Chain,
+    points: list[Point],
+    make: Callable[[Path], object],
+    name: str,
+) -> None:
+    path = store.path / name.format(chain=place_of(store, chain))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make(path)
+    assert [vm.uuid for vm in opened(store.path).vms()] == [VM_UUID]
+    found = only(store)
+    assert [s.point for s in found.points] == points
+    assert (found.broken, found.attempts, found.noted) == ({}, (), None)
+
+
+@pytest.mark.parametrize("make", [a_folder, os.mkfifo, a_socket, a_link_to_itself])
+def test_a_manifest_that_is_no_file_is_an_unreadable_point(
+    store: LocalStore, chain: Chain, points: list[Point], make: Callable[[Path], object]
+) -> None:
+    path = place_of(store, chain, "000001-inc", "point.json")
+    path.unlink()
+    make(path)
+    (unreadable,) = only(store).unreadable
+    assert (unreadable.seq, "it is no file" in unreadable.problem) == (1, True)
+
+
 def test_everything_is_for_its_owner_only(store: LocalStore, points: list[Point]) -> None:
     for path in store.path.rglob("*"):
         mode = stat.S_IMODE(path.stat().st_mode)

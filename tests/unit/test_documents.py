@@ -199,8 +199,10 @@ def test_a_file_that_is_missing_is_damaged_and_one_that_cannot_be_read_a_failure
     with pytest.raises(Damaged, match="missing"):
         documents.read(tmp_path / "point.json", "point", Point)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(StoreFailed):
+    with pytest.raises(Damaged, match="it is no file"):
         documents.read(tmp_path / "folder", "point", Point)
+    with pytest.raises(StoreFailed):
+        documents.read(tmp_path / ("x" * 300), "point", Point)
     with pytest.raises(StoreFailed):
         documents.write(tmp_path / "none" / "point.json", "point", POINT)
 

@@ -4,7 +4,10 @@ Each is an envelope ``{"format", "kind", "digest", "body"}``; the digest is over
 that a changed or damaged document is never taken for what was written.
 """
 
+import errno
 import json
+import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +22,8 @@ from vm_babysitter.domain.errors import Damaged, StoreFailed, UnsupportedFormat
 from vm_babysitter.lib.atomicfile import write_atomically
 
 FORMAT = 1
+_NO_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENOTDIR})
+"""What opening a link to itself, a socket, or something in a file says."""
 
 D = TypeVar("D")
 
@@ -108,11 +113,22 @@ def failing(path: Path, action: Callable[[], D]) -> D:
 
 
 def _content(path: Path) -> bytes:
+    """Read a file; what else may have its name is neither waited for nor a failure of the store."""
     try:
-        return path.read_bytes()
+        # A pipe would keep us waiting for ever without O_NONBLOCK.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise Damaged(str(path), "it is no file")
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(descriptor)
     except FileNotFoundError as error:
         raise Damaged(str(path), "it is missing") from error
     except OSError as error:
+        if error.errno in _NO_FILE:
+            raise Damaged(str(path), "it is no file") from error
         raise StoreFailed(str(path), error.strerror or str(error)) from error
 
 
