@@ -431,6 +431,14 @@ def test_directory_that_is_there_is_never_begun_again(
     assert [s.point for s in only(store).points] == points
 
 
+def test_a_number_that_no_name_of_a_point_has_is_not_begun(
+    store: LocalStore, chain: Chain, points: list[Point]
+) -> None:
+    place_of(store, chain, "999999-full").mkdir()
+    with unchanged(store.path), pytest.raises(StoreFailed, match="used up"):
+        store.begin(chain, attempt(only(store).next_seq))
+
+
 def test_dropped_disk_is_made_again(store: LocalStore, chain: Chain) -> None:
     trying = attempt()
     draft = store.begin(chain, trying)

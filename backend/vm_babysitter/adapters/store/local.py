@@ -185,6 +185,9 @@ class LocalStore:
         self._begun.add(attempt.nonce)
         parent = self._chain_path(attempt.vm_uuid, chain.directory)
         path = parent / attempt.directory
+        if layout.parse_point_directory(path.name) is None:  # nobody would find it again
+            reason = "the numbers of this series are used up, by a folder with the highest name"
+            raise StoreFailed(str(path), reason)
         mend_chain(parent)
         documents.write(parent / layout.attempt_file(attempt.directory), "attempt", attempt)
         failing(path, lambda: path.mkdir(mode=0o700))
