@@ -1,5 +1,6 @@
 """The command line: what it prints, as text and as JSON, and how it ends."""
 
+import os
 import re
 import shlex
 from dataclasses import replace
@@ -27,6 +28,7 @@ from tests.support.points import (
 from vm_babysitter.cli import render_plans, render_points, render_results
 from vm_babysitter.cli.composition import Effort, Place
 from vm_babysitter.cli.main import cli
+from vm_babysitter.cli.session import show
 from vm_babysitter.domain.backup_plan import plan_backup
 from vm_babysitter.domain.chain import UnreadablePoint
 from vm_babysitter.domain.diagnosis import diagnose
@@ -408,6 +410,16 @@ def test_points_are_listed_in_order_with_their_states(app: FakeApp) -> None:
         (f"{new}/000001", "live", ""),
     ]
     assert {p["vm"] for p in data} == {NAME}
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_names_that_are_not_utf_8_can_be_printed(
+    as_json: bool, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    name = os.fsdecode(b"\xff before \xc3\xbc")
+    show(as_json, lambda: [name], lambda: name)
+    printed = capfdbinary.readouterr().out
+    assert printed.strip(b"[] \n") == (b'"%s"' if as_json else b"%s") % b"\\udcff before \xc3\xbc"
 
 
 def test_points_of_an_unknown_vm_end_with_10(app: FakeApp) -> None:

@@ -15,7 +15,7 @@ from vm_babysitter.cli.render_health import (
 )
 from vm_babysitter.cli.render_plans import plan_data, plan_text, vms_data, vms_text
 from vm_babysitter.cli.render_results import backup_data, backup_text, convert_text
-from vm_babysitter.cli.session import Session, show
+from vm_babysitter.cli.session import Session, say, show
 from vm_babysitter.domain.errors import Exit
 from vm_babysitter.domain.repair_plan import RepairPolicy, plan_repair
 from vm_babysitter.domain.reread import DEFAULT_RUNS
@@ -44,7 +44,7 @@ def plan(session: Session, vm: str, full: bool, track_snapshots: bool, as_json: 
         found = diagnoser.diagnose(vm, Wishes(full, track_snapshots))
         if found.error is not None:
             if not as_json:
-                click.echo(diagnosis_text(found.diagnosis, plan_repair(found.diagnosis)))
+                say(diagnosis_text(found.diagnosis, plan_repair(found.diagnosis)))
             raise found.error
     show(as_json, lambda: plan_data(found), lambda: plan_text(found))
 

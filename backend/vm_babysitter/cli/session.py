@@ -58,7 +58,7 @@ def _complain(error: BabysitterError, as_json: bool) -> None:
             "hint": error.hint,
             "fields": fields,
         }
-        click.echo(json.dumps({"error": problem}, ensure_ascii=False))
+        say(json.dumps({"error": problem}, ensure_ascii=False))
     click.echo(f"Error: {error.message}", err=True)
     if error.hint:
         click.echo(error.hint, err=True)
@@ -68,6 +68,11 @@ def show(as_json: bool, data: Callable[[], Any], text: Callable[[], str]) -> Non
     """Print a result, as JSON for programs or as text for people."""
     if as_json:
         plain = msgspec.to_builtins(data(), str_keys=True)
-        click.echo(json.dumps(plain, ensure_ascii=False, indent=1))
+        say(json.dumps(plain, ensure_ascii=False, indent=1))
     else:
-        click.echo(text())
+        say(text())
+
+
+def say(text: str) -> None:
+    """Print a text that may have names of files in it, which need not be UTF-8."""
+    click.echo(text.encode(errors="backslashreplace").decode())
