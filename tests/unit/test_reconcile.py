@@ -415,3 +415,14 @@ def test_a_job_of_another_socket_goes_on_though_bitmaps_tell_of_a_dead_attempt(
     crashed.vm.job = replace(crashed.vm.job, socket="/somebody/else") if crashed.vm.job else None
     reconcile(crashed)
     assert crashed.vm.job is not None
+    assert crashed.observer.notes == []
+
+
+def test_what_libvirt_was_told_by_a_run_that_died_before_its_mark_is_forgotten(
+    world: EngineWorld,
+) -> None:
+    world.backup_killed_at("adopted")
+    assert set(world.vm.checkpoints) > set(FOREIGN)
+    assert not list(world.path.rglob("*.attempt.json"))
+    reconcile(world)
+    assert only_foreign(world)
