@@ -9,6 +9,7 @@ from tests.support.engine_world import EngineWorld
 from vm_babysitter.domain.chain import Point
 from vm_babysitter.domain.presence import Seen
 from vm_babysitter.domain.vm import PowerState
+from vm_babysitter.engine.repair import Repair
 
 READ = "is read once more before anything builds on it"
 
@@ -178,3 +179,14 @@ def test_what_an_earlier_version_left_has_nothing_read(world: EngineWorld) -> No
     path.write_text("torn")
     world.backup()
     assert seen(world).boot_id == "another boot"
+
+
+def test_a_repair_that_undoes_the_attempt_leaves_the_reading_to_the_next_backup(
+    world: EngineWorld,
+) -> None:
+    world.backup_killed_at("copy")
+    spoil(world, world.points()[-1])
+    reboot(world)
+    Repair(world.tools(), world.store).run(world.name)
+    assert (world.chains()[0].attempts, reads(world), seen(world).crashed) == ((), 0, True)
+    assert world.backup().point.parent == 0

@@ -39,14 +39,21 @@ class AfterCrash:
         """
         vm = self._tools.hypervisor.outline(name)
         tried_again = vm.uuid in self._seen  # it was started or switched off meanwhile
+        if self.remember(vm) and not tried_again:
+            self._read_newest(vm)
+
+    def remember(self, vm: Vm) -> bool:
+        """Find out whether the host went down hard, and note it for the next backup.
+
+        For all that undo attempts: nothing else may tell of it afterwards.
+        """
         new, old = self._look(vm), self._store.seen(vm.uuid)
         self._seen[vm.uuid] = new
-        if tried_again or self.since(vm, old, new) is not Since.WENT_DOWN_HARD:
-            return
-        # First of all, in case that we are killed: the attempts may be gone then.
+        if self.since(vm, old, new) is not Since.WENT_DOWN_HARD:
+            return False
         if self._store.chains(vm.uuid):
             self._store.note_seen(vm.uuid, replace(old or new, crashed=True))
-        self._read_newest(vm)
+        return True
 
     def since(self, vm: Vm, old: Seen | None, new: Seen) -> Since:
         """Say what happened since the last backup of a VM."""

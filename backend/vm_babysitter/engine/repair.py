@@ -13,6 +13,7 @@ from vm_babysitter.domain.repair_plan import (
     plan_repair,
 )
 from vm_babysitter.domain.vm import Vm
+from vm_babysitter.engine.after_crash import AfterCrash
 from vm_babysitter.engine.diagnosing import Diagnosed, Diagnoser
 from vm_babysitter.engine.mending import Mender
 from vm_babysitter.engine.quiesce import thaw_leftovers
@@ -67,6 +68,7 @@ class Repair:
             if found.vm is None:
                 self._sweep(uuid)
             else:
+                AfterCrash(self._tools, self._store).remember(found.vm)
                 self._reconciler.reconcile(self._as_it_is(found.vm))
             self._remove(uuid, planned)
             self._tools.observer.step("look again")
