@@ -1,11 +1,15 @@
 """By what a machine is told from others, and one run of it from the next."""
 
+import os
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from vm_babysitter.adapters.this_host import this_host
+from vm_babysitter.adapters.this_host import runs_with, this_host
 
 INI = 'version="7.0.1"\nflashGUID="0781-5571-0000-AB12"\nflashProduct="x=y"\n'
 
@@ -56,3 +60,19 @@ def test_what_says_nothing_is_passed_over(tmp_path: Path, name: str, text: str) 
 def test_neither_licence_nor_machine_id_can_be_read_from_the_identity(tmp_path: Path) -> None:
     write(tmp_path, "var/local/emhttp/var.ini", INI)
     assert "5571" not in this_host(tmp_path).id
+
+
+def test_programs_are_told_by_an_option_and_its_value() -> None:
+    word = f"vmb-{os.getpid()}"
+    sleep = ["-c", "import time; time.sleep(60)", "-uuid", word, "-x"]
+    with subprocess.Popen([sys.executable, *sleep]) as one:
+        try:
+            while not (found := runs_with("-uuid", word)):
+                time.sleep(0.01)
+            assert found == runs_with("-uuid", word)
+            assert found.startswith(f"{one.pid}-")
+            assert runs_with("-uuid", word[:-1]) == runs_with("uuid", word) == ""
+        finally:
+            one.kill()
+            one.wait()
+    assert runs_with("-uuid", word) == ""

@@ -1,5 +1,6 @@
 """Which machine this is, and since when it runs without a break."""
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ _FILES = ("etc/machine-id", "sys/class/dmi/id/product_uuid")
 _BOOT = "proc/sys/kernel/random/boot_id"
 _NOTHING = frozenset({"", "uninitialized"})
 _DIGITS = 32
+_LONGEST = 1 << 20
 _STARTED = 19
 """Position of the start time in ``/proc/<pid>/stat``, counted after the name."""
 
@@ -62,8 +64,27 @@ def _text(path: Path) -> str:
         return ""
 
 
-def run_of_thread(number: int) -> str:
-    """Return what tells a thread from any other that had or will have its number since the boot."""
-    after_name = _text(Path(f"/proc/{number}/stat")).rpartition(")")[2].split()
-    started = after_name[_STARTED] if len(after_name) > _STARTED else ""
-    return f"{number}-{started}"
+def runs_with(option: str, value: str) -> str:
+    """Return what tells the programs that run with an option from others; empty if none does.
+
+    That is their numbers, and when they were started, since numbers come again.
+    """
+    wanted = f"\0{option}\0{value}\0".encode()
+    found = []
+    for entry in os.listdir("/proc"):  # noqa: PTH208 - many, in a hurry
+        if entry.isdecimal() and wanted in _bytes(f"/proc/{entry}/cmdline"):
+            after_name = _bytes(f"/proc/{entry}/stat").rpartition(b")")[2].split()
+            if len(after_name) > _STARTED:
+                found.append(f"{entry}-{after_name[_STARTED].decode()}")
+    return " ".join(sorted(found))
+
+
+def _bytes(path: str) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, _LONGEST)
+        finally:
+            os.close(descriptor)
+    except OSError:  # it has ended
+        return b""

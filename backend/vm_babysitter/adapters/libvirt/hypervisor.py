@@ -24,7 +24,7 @@ from vm_babysitter.adapters.libvirt.describe import (
 )
 from vm_babysitter.adapters.libvirt.errors import translated
 from vm_babysitter.adapters.real_path import real_path
-from vm_babysitter.adapters.this_host import run_of_thread
+from vm_babysitter.adapters.this_host import runs_with
 from vm_babysitter.domain.agent import AgentAnswer
 from vm_babysitter.domain.chain import Checkpoint
 from vm_babysitter.domain.errors import Busy, ScratchUnfit, VmNotFound
@@ -111,13 +111,11 @@ class LibvirtHypervisor:
         """See the port."""
         with translated("Asking since when the VM runs", uuid, self._connection.uri):
             domain = self._domain(uuid)
-            try:
-                cpus = _monitor(domain, "query-cpus-fast") if domain.isActive() else []
-            except libvirt.libvirtError:
-                if domain.isActive():
-                    raise
-                cpus = []  # it has gone off while it was asked
-        return run_of_thread(cpus[0]["thread-id"]) if cpus else ""
+            if not domain.isActive():
+                return ""
+            # QEMU is not asked: while the VM is migrated or saved that would wait for its end.
+            # Where its process is out of sight, libvirt's number changes with each start, too.
+            return runs_with("-uuid", uuid) or f"id {domain.ID()}"
 
     def resume(self, uuid: str) -> None:
         """See the port."""
