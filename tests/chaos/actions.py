@@ -65,6 +65,7 @@ WEIGHTS: dict[Act, int] = {
     acts_damage.cut_short: 2,
     acts_damage.lose_file: 3,
     acts_damage.lose_point: 2,
+    acts_damage.rename_point: 2,
     acts_damage.lose_series: 1,
     acts_damage.lose_notes: 4,
     acts_damage.spoil_notes: 2,

@@ -7,6 +7,7 @@ from tests.chaos.acts_vm import some
 from tests.chaos.oracle import Oracle
 from tests.chaos.words import Broken, Skip
 from vm_babysitter.domain.errors import BabysitterError
+from vm_babysitter.domain.repair_plan import RepairPolicy
 
 
 def verify(oracle: Oracle, chance: Random) -> str:
@@ -69,15 +70,34 @@ def repair(oracle: Oracle, chance: Random) -> str:
     machine = some(oracle.house, chance)
     if not oracle.house.present():
         raise Skip
+    policy = RepairPolicy(remove_lost=chance.random() < 0.3)
     try:
         with oracle.house.app().repair() as work:
-            done = work.run(machine.uuid)
+            done = work.run(machine.uuid, policy)
     except BabysitterError as error:
         if oracle.house.backups.full and isinstance(error, NO_SPACE):
             return f"repair of {machine.vm.name} fails: {error}"
         raise Broken("repair", f"{type(error).__name__}: {error}") from error
+    removed = _removed(oracle) if policy.remove_lost else 0
     if not oracle.house.backups.full:
         oracle.tidy(machine, backed_up=False)
     steps = [step.kind for step in done.done]
     oracle.house.stats["repairs"] += bool(steps)
-    return f"repair of {machine.vm.name}: {steps}, left {[s.kind for s in done.left]}"
+    left = [step.kind for step in done.left]
+    return f"repair of {machine.vm.name}: {steps}, left {left}, {removed} points removed"
+
+
+def _removed(oracle: Oracle) -> int:
+    """Note points that were removed by consent: only such as were touched may be."""
+    house, removed = oracle.house, 0
+    for reference in house.present():
+        home = house.store / reference.directory
+        away = house.renamed.get(reference.directory, reference.directory)
+        if home.is_dir() or (house.store / away).is_dir():
+            continue
+        if not house.touched(reference):
+            raise Broken("lost point", f"{reference.name} was removed")
+        house.gone.add(reference.key)
+        removed += 1
+    house.stats["points removed by consent"] += removed
+    return removed

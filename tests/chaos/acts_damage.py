@@ -3,12 +3,14 @@
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
 from tests.chaos.house import House, Reference
 from tests.chaos.oracle import Oracle
 from tests.chaos.words import Skip
+from vm_babysitter.domain.errors import BabysitterError
 
 
 def flip(oracle: Oracle, chance: Random) -> str:
@@ -60,7 +62,7 @@ def _spoil(house: House, chance: Random, change: Callable[[Path], None], words: 
 
 
 def heal(oracle: Oracle, chance: Random) -> str:
-    """Put a file of a point back as it was."""
+    """Put a file of a point back as it was, and have the point verified: damage is remembered."""
     house = oracle.house
     if not house.damaged or house.backups.full:
         raise Skip
@@ -70,7 +72,11 @@ def heal(oracle: Oracle, chance: Random) -> str:
         raise Skip
     shutil.copyfile(spare, house.store / path)
     house.backups.sync()
-    return f"{path.name} of {path.parent} is put back as it was"
+    for reference in house.present():
+        if reference.directory == path.parent:
+            with suppress(BabysitterError):
+                house.app().verify().one(reference.key[0], reference.name)
+    return f"{path.name} of {path.parent} is put back as it was, and verified"
 
 
 def lose_point(oracle: Oracle, chance: Random) -> str:
@@ -79,6 +85,20 @@ def lose_point(oracle: Oracle, chance: Random) -> str:
     _remove(oracle.house, [reference])
     oracle.house.stats["damages"] += 1
     return f"the folder of {reference.name} is deleted"
+
+
+def rename_point(oracle: Oracle, chance: Random) -> str:
+    """Give the folder of a point another name."""
+    house = oracle.house
+    reference = _any(house, chance)
+    name = chance.choice((f"{reference.directory.name} copy", f"old {reference.directory.name}"))
+    new = reference.directory.with_name(name)
+    if (house.store / new).exists():
+        raise Skip
+    (house.store / reference.directory).rename(house.store / new)
+    house.renamed[reference.directory] = new
+    house.backups.sync()
+    return f"the folder of {reference.name} is called {name!r}"
 
 
 def lose_series(oracle: Oracle, chance: Random) -> str:
@@ -172,7 +192,8 @@ def drop_foreign(oracle: Oracle, chance: Random) -> str:
 
 
 def _any(house: House, chance: Random) -> Reference:
-    present = sorted(house.present(), key=lambda reference: (reference.directory, reference.key))
+    present = [r for r in house.present() if (house.store / r.directory).is_dir()]
+    present.sort(key=lambda reference: (reference.directory, reference.key))
     if not present:
         raise Skip
     return chance.choice(present)

@@ -92,6 +92,8 @@ class House:
         """Points whose folder the story took away."""
         self.damaged: dict[Path, Path] = {}
         """Files of points that are not what was written, and copies of what they were."""
+        self.renamed: dict[Path, Path] = {}
+        """Folders of points that got another name, and that name."""
         self.foreign: set[Path] = set()
         """What others put into the store."""
         self.sync()
@@ -231,9 +233,16 @@ class House:
     def touched(self, reference: Reference) -> bool:
         """Whether a point, or what it builds on, is not as we left it."""
         return any(
-            point.key in self.gone or any(p.is_relative_to(point.directory) for p in self.damaged)
+            point.key in self.gone
+            or self._is_renamed(point.directory)
+            or any(p.is_relative_to(point.directory) for p in self.damaged)
             for point in reference.lineage
         )
+
+    def _is_renamed(self, directory: Path) -> bool:
+        """Whether the folder of a point has another name still; it may have got its own back."""
+        new = self.renamed.get(directory)
+        return new is not None and (self.store / new).is_dir()
 
     def present(self) -> list[Reference]:
         """The points whose folders were not taken away."""

@@ -236,12 +236,15 @@ class Oracle:
         found = {p for folder in {f.parent for f in folders} for p in folder.rglob("*")}
         found |= {path for path in house.store.iterdir() if not path.is_dir()}
         known |= {house.store / name for name in ("store.json", "store.lock", "lease.json")}
+        away = tuple(house.store / path for path in house.renamed.values())
+        found = {path for path in found if not any(path.is_relative_to(p) for p in away)}
         strays = found - known - house.foreign
         if strays:
             raise Broken("left in the store", str(sorted(strays)))
 
     def _files(self, reference: Reference) -> set[Path]:
         folder = self.house.store / reference.directory
+        noted = folder.with_name(f"{folder.name}.damage.json")
         names = {"point.json", "domain.xml"}
         names |= {f"{t}{suffix}" for t in reference.disks for suffix in (".qcow2", ".index")}
-        return {folder / name for name in names}
+        return {noted, *(folder / name for name in names)}
