@@ -102,9 +102,11 @@ def rename_point(oracle: Oracle, chance: Random) -> str:
 
 
 def lose_series(oracle: Oracle, chance: Random) -> str:
-    """Delete all points of a series."""
+    """Delete all points of a series; only the mark of an attempt would tell what that left."""
     house = oracle.house
     folder = _any(house, chance).directory.parent
+    if any((house.store / folder).glob("*.attempt.json")):
+        raise Skip
     _remove(house, [r for r in house.present() if r.directory.parent == folder])
     shutil.rmtree(house.store / folder)
     house.backups.sync()

@@ -148,7 +148,7 @@ def _succeeded(oracle: Oracle, machine: Machine, made: BackedUp, copies: Disks) 
     if reference is None or reference.key != key:
         raise Broken("new point", f"{key} was said to be made, but {reference}")
     if not house.backups.full:
-        oracle.tidy(machine)
+        oracle.tidy(machine, backed_up=not made.point.off)
     parent = "-" if made.point.parent is None else f"{made.point.parent:06d}"
     warned = f"; {made.point.warnings}" if made.point.warnings else ""
     return f": {reference.name} on {parent} by {how}{warned}"
