@@ -324,6 +324,19 @@ def test_archived_chain_stays_so_with_its_first_reason(
     assert [s.point for s in found.points] == points
 
 
+def test_a_mark_that_was_killed_while_it_was_written_goes_from_any_chain(
+    store: LocalStore, chain: Chain, points: list[Point]
+) -> None:
+    torn = place_of(store, chain, ".000002-inc.attempt.json.tmp")
+    others = [place_of(store, chain, f".{name}.tmp") for name in ("notes.json", "chain.json")]
+    for path in (torn, *others):
+        path.write_bytes(b"{")
+    store.remove_empty_chains(VM_UUID)
+    assert not torn.exists()
+    assert all(path.exists() for path in others)
+    assert [s.point for s in only(store).points] == points
+
+
 def test_only_chains_that_never_had_anything_are_removed(store: LocalStore) -> None:
     chains = [store.new_chain(VM, f"{number}{CHAIN_ID[1:]}", BEGAN) for number in range(5)]
     empty, begun, swept, noted, full = chains

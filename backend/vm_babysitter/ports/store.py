@@ -197,7 +197,7 @@ class Store(Protocol):
         """Go on where a removal was interrupted. Raises StoreFailed."""
 
     def remove_empty_chains(self, vm_uuid: str) -> None:
-        """Remove chains that never had a point nor anything else in them."""
+        """Remove chains that never had a point nor anything else in them, and torn marks."""
 
     def image_path(self, vm_uuid: str, chain: Chain, point: Point, disk: PointDisk) -> Path:
         """Return where the image of a disk lies."""

@@ -17,7 +17,9 @@ LEASE_FILE = "lease.json"
 CHAIN_PATTERN = re.compile(r"\d{8}T\d{6}Z")
 ATTEMPT_PATTERN = re.compile(r"(\d{6}-(full|inc))\.attempt\.json")
 REMOVAL_PATTERN = re.compile(r"(\d{6}-(full|inc))\.removal\.json")
-BEGUN_CHAIN_PATTERN = re.compile(rf"chain\.json|\.(chain\.json|{ATTEMPT_PATTERN.pattern})\.tmp")
+TORN_MARK_PATTERN = re.compile(rf"\.{ATTEMPT_PATTERN.pattern}\.tmp")
+"""What a kill leaves that comes while the mark of an attempt is written."""
+BEGUN_CHAIN_PATTERN = re.compile(rf"chain\.json|\.chain\.json\.tmp|{TORN_MARK_PATTERN.pattern}")
 """What is in a chain before its first attempt is put down, crashes included."""
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 """Names of files in a point, and of disks."""

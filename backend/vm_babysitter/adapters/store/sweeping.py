@@ -28,7 +28,11 @@ def remove_attempt(chain: Path, attempt: Attempt, *, keep_mark: bool = False) ->
 
 
 def remove_empty_chain(chain: Path) -> None:
-    """Remove the directory of a chain if there is nothing in it but what beginning it wrote."""
+    """Remove the directory of a chain if there is nothing in it but what beginning it wrote.
+
+    Of any other chain remove the marks of attempts that were never completed: nothing tells of
+    them, and no attempt is under way.
+    """
 
     def remove() -> None:
         entries = list(chain.iterdir())
@@ -37,5 +41,9 @@ def remove_empty_chain(chain: Path) -> None:
                 entry.unlink()
             chain.rmdir()
             fsync_directory(chain.parent)
+            return
+        for entry in entries:
+            if layout.TORN_MARK_PATTERN.fullmatch(entry.name):
+                entry.unlink()
 
     failing(chain, remove)
