@@ -116,7 +116,7 @@ def lose_series(oracle: Oracle, chance: Random) -> str:
 def _remove(house: House, references: list[Reference]) -> None:
     for reference in references:
         house.gone.add(reference.key)
-        shutil.rmtree(house.store / reference.directory)
+        shutil.rmtree(house.store / reference.directory, ignore_errors=True)  # it may be renamed
         for path in [p for p in house.damaged if p.is_relative_to(reference.directory)]:
             del house.damaged[path]
         for copy in reference.disks.values():

@@ -231,7 +231,7 @@ class Oracle:
             known |= {vm / "vm.json", vm / "seen.json"}
         for folder in folders:
             known |= {folder, folder / "chain.json", folder / "current.json"}
-        for reference in points:
+        for reference in ours:
             known |= self._files(reference)
         found = {p for folder in {f.parent for f in folders} for p in folder.rglob("*")}
         found |= {path for path in house.store.iterdir() if not path.is_dir()}
