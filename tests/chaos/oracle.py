@@ -228,9 +228,9 @@ class Oracle:
         folders = {house.store / r.directory.parent for r in ours}
         known = {house.store / r.directory for r in points}
         for vm in {folder.parent for folder in folders}:
-            known |= {vm / "vm.json", vm / "seen.json"}
+            known |= _with_torn(vm / "vm.json", vm / "seen.json")
         for folder in folders:
-            known |= {folder, folder / "chain.json", folder / "current.json"}
+            known |= {folder, *_with_torn(folder / "chain.json", folder / "current.json")}
         for reference in ours:
             known |= self._files(reference)
         found = {p for folder in {f.parent for f in folders} for p in folder.rglob("*")}
@@ -244,7 +244,12 @@ class Oracle:
 
     def _files(self, reference: Reference) -> set[Path]:
         folder = self.house.store / reference.directory
-        noted = folder.with_name(f"{folder.name}.damage.json")
+        note = folder.with_name(f"{folder.name}.damage.json")
         names = {"point.json", "domain.xml"}
         names |= {f"{t}{suffix}" for t in reference.disks for suffix in (".qcow2", ".index")}
-        return {noted, *(folder / name for name in names)}
+        return {*_with_torn(note), *(folder / name for name in names)}
+
+
+def _with_torn(*documents: Path) -> set[Path]:
+    """Documents, and what a kill leaves while one is written: the next one takes its place."""
+    return {*documents, *(path.with_name(f".{path.name}.tmp") for path in documents)}
