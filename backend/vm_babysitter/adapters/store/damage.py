@@ -15,6 +15,7 @@ from vm_babysitter.adapters.store.documents import failing
 from vm_babysitter.domain.chain import Flaw, Point
 from vm_babysitter.domain.damage import DamageNote
 from vm_babysitter.domain.errors import BabysitterError, Damaged, StoreFailed
+from vm_babysitter.lib.atomicfile import fsync_directory
 
 _BAD_MEDIUM = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EILSEQ})
 """What file systems say of data that they cannot give back as it was written."""
@@ -41,6 +42,7 @@ def write_note(chain: Path, point: Point, note: DamageNote) -> None:
         documents.write(path, "damage", note)
     elif path.exists():
         failing(path, partial(path.unlink, missing_ok=True))
+        failing(chain, partial(fsync_directory, chain))  # else a power cut brings it back
 
 
 def is_evidence(error: BabysitterError) -> bool:
