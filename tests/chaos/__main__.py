@@ -28,30 +28,36 @@ def main() -> int:
         os.execvp(_OUR_OWN[0], [*_OUR_OWN, *program])  # noqa: S606
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is removed
     stats: Counter[str] = Counter()
-    failed = 0
-    for seed in range(given.seed, given.seed + given.seeds):
-        steps = [Step.parse(text) for text in given.story.split()] or tell(seed, given.steps)
-        most = len(steps) if given.story else given.steps
-        began = time.monotonic()
+    try:
+        failed = [_run(seed, given, stats) for seed in range(given.seed, given.seed + given.seeds)]
+    finally:
+        for name, count in sorted(stats.items()):
+            print(f"{count:7}  {name}")
+    return 1 if any(failed) else 0
 
-        def watch(number: int, words: str) -> None:
-            if given.verbose:
-                print(f"{number:3}. {words}", flush=True)
 
-        outcome = play(seed, steps, most, watch)
-        stats += outcome.stats
-        took = time.monotonic() - began
-        print(f"seed {seed}: {outcome.stats['steps']} steps in {took:.0f} s", flush=True)
-        if outcome.failure is not None:
-            failed += 1
-            print(outcome.trace)
-            print(describe(seed, outcome), flush=True)
-            if given.shorten:
-                print("\nThe shortest story found:")
-                print(describe(seed, shortest(seed, outcome, given.shorten)), flush=True)
-    for name, count in sorted(stats.items()):
-        print(f"{count:7}  {name}")
-    return 1 if failed else 0
+def _run(seed: int, given: argparse.Namespace, stats: Counter[str]) -> bool:
+    """Play the story of a seed and say how it went. Returns whether it failed."""
+    steps = [Step.parse(text) for text in given.story.split()]
+    most = len(steps) or given.steps
+    began = time.monotonic()
+
+    def watch(number: int, words: str) -> None:
+        if given.verbose:
+            print(f"{number:3}. {words}", flush=True)
+
+    outcome = play(seed, steps or tell(seed, most), most, watch)
+    stats.update(outcome.stats)
+    took = time.monotonic() - began
+    print(f"seed {seed}: {outcome.stats['steps']} steps in {took:.0f} s", flush=True)
+    if outcome.failure is None:
+        return False
+    print(outcome.trace)
+    print(describe(seed, outcome), flush=True)
+    if given.shorten:
+        print("\nThe shortest story found:")
+        print(describe(seed, shortest(seed, outcome, given.shorten)), flush=True)
+    return True
 
 
 if __name__ == "__main__":
