@@ -67,6 +67,8 @@ class Acting:
     """Name of a step, or ``progress``."""
     nth: int
     do: Callable[[], None]
+    after: str = ""
+    """Name of a step before which nothing counts."""
     happened: bool = field(default=False)
 
     def step(self, name: str) -> None:
@@ -79,7 +81,9 @@ class Acting:
         """Ignore it."""
 
     def _reached(self, name: str) -> None:
-        if name == self.moment and not self.happened:
+        if name == self.after:
+            self.after = ""
+        if name == self.moment and not self.happened and not self.after:
             self.nth -= 1
             if self.nth <= 0:
                 self.happened = True
@@ -168,9 +172,9 @@ def backup_while_written(oracle: Oracle, chance: Random) -> str:
     before = oracle.house.copies(machine)
     moment = chance.choice(("begun", "copy", "progress", "progress", "copied vda", "save"))
     written: list[str] = []
-    acting = Acting(
-        moment, chance.randrange(1, 4), lambda: written.append(write_some(machine, chance))
-    )
+    nth = chance.randrange(1, 4) if moment == "progress" else 1
+    # What is read before the job begins, as after a crash, tells of its progress as well.
+    acting = Acting(moment, nth, lambda: written.append(write_some(machine, chance)), "begun")
     words = f"backup of {machine.vm.name} ({options}), written to at {moment}"
     try:
         made = _run(oracle, machine, options, acting)
