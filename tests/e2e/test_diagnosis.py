@@ -101,7 +101,9 @@ def renamed(world: World) -> None:
 
 def folder_copied(world: World) -> None:
     (folder,) = (path.parent for path in world.store.glob("*/vm.json"))
-    shutil.copytree(folder, folder.with_name("000 copy"))
+    copy = shutil.copytree(folder, folder.with_name("000 copy"))
+    (chain,) = copy.glob("20*Z")
+    chain.rename(copy / "series")  # so that judges who know its name find the original
 
 
 @dataclass(frozen=True)
