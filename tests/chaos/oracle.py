@@ -9,8 +9,8 @@ from tests.chaos.house import House, Reference
 from tests.chaos.machine import Machine
 from tests.chaos.words import Broken
 from tests.support.qemu_img import named, run
-from vm_babysitter.domain.chain import Point
 from vm_babysitter.domain.errors import BabysitterError
+from vm_babysitter.domain.point import Point
 from vm_babysitter.engine.diagnosing import Diagnosed
 
 _MOST_BITMAPS = 2

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.fakes.clock import FakeClock
 from vm_babysitter.adapters.clock import SystemClock
-from vm_babysitter.domain.chain import chain8
+from vm_babysitter.domain.point import chain8
 from vm_babysitter.ports import Clock
 
 

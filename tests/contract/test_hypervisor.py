@@ -20,8 +20,8 @@ from tests.support.bench import (
     tracked,
     whole,
 )
-from vm_babysitter.domain.chain import Checkpoint
 from vm_babysitter.domain.errors import HypervisorError, VmNotFound
+from vm_babysitter.domain.point import Checkpoint
 from vm_babysitter.domain.vm import PowerState, Verdict, judge_disk
 from vm_babysitter.ports import Belongings
 

@@ -24,8 +24,8 @@ from tests.support.bench import (
     whole,
 )
 from tests.support.vm import DiskSpec
-from vm_babysitter.domain.chain import Checkpoint
 from vm_babysitter.domain.errors import Cancelled, HypervisorError
+from vm_babysitter.domain.point import Checkpoint
 from vm_babysitter.domain.vm import PowerState
 from vm_babysitter.ports import Export, JobKind
 

@@ -19,8 +19,8 @@ from vm_babysitter.adapters.qemu.qcow2_format import CLUSTER
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.adapters.store import documents
 from vm_babysitter.domain.blocks import BLOCK_SIZE
-from vm_babysitter.domain.chain import Point, PointDisk
 from vm_babysitter.domain.errors import Cancelled, Damaged, StoreFailed
+from vm_babysitter.domain.point import Point, PointDisk
 
 MIB = 1 << 20
 GOLDEN = Path(__file__).parents[1] / "data" / "format-1"

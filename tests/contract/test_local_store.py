@@ -20,13 +20,14 @@ from vm_babysitter.adapters.fingerprint import fingerprint
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.adapters.store.local import LocalStore, open_store
 from vm_babysitter.domain.blocks import BLOCK_SIZE, ZERO_HASH
-from vm_babysitter.domain.chain import Attempt, Chain, ChainState, Point
+from vm_babysitter.domain.chain import Attempt, Chain, ChainState
 from vm_babysitter.domain.errors import (
     Busy,
     PointDamaged,
     StoreFailed,
     UnsupportedFormat,
 )
+from vm_babysitter.domain.point import Point
 from vm_babysitter.domain.presence import Seen
 from vm_babysitter.domain.vm import PowerState, Vm
 from vm_babysitter.ports import PointDraft

@@ -14,7 +14,8 @@ from tests.contract.test_local_store import opened, write
 from tests.support.points import BEGAN, CHAIN_ID, VM_UUID, attempt, point
 from vm_babysitter.adapters.store import documents
 from vm_babysitter.adapters.store.local import LocalStore
-from vm_babysitter.domain.chain import Chain, Point, SavedFile
+from vm_babysitter.domain.chain import Chain
+from vm_babysitter.domain.point import Point, SavedFile
 from vm_babysitter.domain.vm import PowerState, Vm
 
 VM = Vm(VM_UUID, "it's a VM", PowerState.RUNNING, ())

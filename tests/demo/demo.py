@@ -119,9 +119,11 @@ class Demo:
             raise RuntimeError("the backup was always faster than the kill")
         vm.write("vda", 1 * MIB, 64 * KIB, 0x44)
         say(f"The VM did not notice: it is {vm.state} and goes on writing.")
-        say("The unfinished attempt is no restore point:")
-        self.command("points", VM)
-        self.backup(vm, "The next backup cleans up by itself and goes on from the same point.")
+        say("The unfinished attempt is no restore point, and its remains are explained:")
+        self.command("status", code=3)
+        say("The next backup would clean up by itself; `repair` does so at once.")
+        self.command("repair", VM)
+        self.backup(vm, "The next backup goes on from the same point.")
 
     def off(self, vm: TestVm) -> None:
         title("The VM is switched off, and backed up all the same")
@@ -172,9 +174,8 @@ class Demo:
             "What has changed since the point before is still tracked, so only that is read.",
             code=3,
         )
-        say("What is left of the lost restore point goes only if somebody says so:")
-        self.command("repair", VM, "--remove-lost")
-        self.command("points", VM)
+        say("The damaged restore point stays: its other disks can still be restored.")
+        self.command("status")
 
     def restore_all(self) -> None:
         title("Every restore point is restored and compared with the disk as it was then")

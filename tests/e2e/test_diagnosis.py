@@ -12,9 +12,9 @@ from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.qemu_img import run
 from tests.support.stage import newest, three_points, with_store_copied
 from tests.support.world import World, unchanged
-from vm_babysitter.domain.chain import Method
 from vm_babysitter.domain.diagnosis import Health
 from vm_babysitter.domain.findings import Code
+from vm_babysitter.domain.point import Method
 from vm_babysitter.domain.repair_plan import StepKind, plan_repair
 
 COMPARED = (Method.SCAN, Method.SCAN)

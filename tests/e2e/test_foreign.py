@@ -19,7 +19,7 @@ from tests.support.world import World
 from vm_babysitter.adapters.libvirt.connection import Connection
 from vm_babysitter.adapters.libvirt.hypervisor import LibvirtHypervisor
 from vm_babysitter.adapters.qemu.img import info
-from vm_babysitter.domain.chain import Point
+from vm_babysitter.domain.point import Point
 
 NAME = "foreign"
 SIZES = {"vda": 8 * MIB, "vdb": 6 * MIB}

@@ -11,7 +11,7 @@ from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.vm import MIB, TestVm, run_qemu_img, vms_on
 from vm_babysitter.bootstrap import Standalone
 from vm_babysitter.cli.composition import Place
-from vm_babysitter.domain.chain import Method
+from vm_babysitter.domain.point import Method
 from vm_babysitter.engine.cancel import Cancel
 
 

@@ -22,7 +22,7 @@ from tests.support.stage import newest
 from tests.support.stopped import stopped_backup
 from tests.support.vm import MIB, DiskSpec
 from tests.support.world import Json, World
-from vm_babysitter.domain.chain import bitmap_name
+from vm_babysitter.domain.point import bitmap_name
 
 KIB = 1024
 SIZE = 8 * MIB

@@ -19,7 +19,7 @@ from vm_babysitter.adapters.libvirt.definitions import LibvirtDefinitions
 from vm_babysitter.adapters.libvirt.hypervisor import LibvirtHypervisor
 from vm_babysitter.adapters.qemu.exports import NbdExports
 from vm_babysitter.adapters.qemu.img import info
-from vm_babysitter.domain.chain import Checkpoint, bitmap_name
+from vm_babysitter.domain.point import Checkpoint, bitmap_name
 from vm_babysitter.domain.vm import DiskState, PowerState
 from vm_babysitter.ports import (
     BackupRequest,

@@ -24,7 +24,8 @@ from vm_babysitter.adapters.side_files import LocalSideFiles
 from vm_babysitter.adapters.store.draft import NewImage
 from vm_babysitter.adapters.store.local import LocalStore, open_store
 from vm_babysitter.adapters.this_host import this_host
-from vm_babysitter.domain.chain import Chain, Point, disk_layers
+from vm_babysitter.domain.chain import Chain, disk_layers
+from vm_babysitter.domain.point import Point
 from vm_babysitter.engine.backup import BackedUp, Backup
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.pace import Pace

@@ -4,16 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from vm_babysitter.domain.chain import (
-    Attempt,
-    Chain,
-    ChainState,
+from vm_babysitter.domain.chain import Attempt, Chain, ChainState, Flaw, StoredPoint
+from vm_babysitter.domain.point import (
     Checkpoint,
-    Flaw,
     Method,
     Point,
     PointDisk,
-    StoredPoint,
     bitmap_name,
     checkpoint_name,
     point_directory,

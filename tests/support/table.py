@@ -19,9 +19,9 @@ from tests.support.qemu_img import named, run
 from tests.support.stage import newest
 from tests.support.vm import MIB, DiskSpec, TestVm
 from tests.support.world import World
-from vm_babysitter.domain.chain import Point
 from vm_babysitter.domain.diagnosis import Health
 from vm_babysitter.domain.findings import Weight
+from vm_babysitter.domain.point import Point
 
 NAME = "- the 'VM' of & the table"
 _MOST_POINTS = 6

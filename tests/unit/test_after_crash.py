@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.engine_world import EngineWorld
-from vm_babysitter.domain.chain import Point
+from vm_babysitter.domain.point import Point
 from vm_babysitter.domain.presence import Seen
 from vm_babysitter.domain.vm import PowerState
 from vm_babysitter.engine.repair import Repair

@@ -14,7 +14,7 @@ from vm_babysitter.adapters.qemu.compression import Zstd
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.adapters.store.local import LocalStore
 from vm_babysitter.domain.agent import AgentAnswer
-from vm_babysitter.domain.chain import ChainState, Checkpoint, Method
+from vm_babysitter.domain.chain import ChainState
 from vm_babysitter.domain.errors import (
     Busy,
     NotEnoughSpace,
@@ -23,6 +23,7 @@ from vm_babysitter.domain.errors import (
     VmNotEligible,
     VmNotFound,
 )
+from vm_babysitter.domain.point import Checkpoint, Method
 from vm_babysitter.domain.space import Room
 from vm_babysitter.ports import ActiveJob, JobKind
 

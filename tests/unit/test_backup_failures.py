@@ -11,7 +11,7 @@ from tests.support.engine_world import FOREIGN, EngineWorld, exact, lived_in
 from tests.support.fakes.disk import FakeBitmap
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.adapters.store.local import LocalStore
-from vm_babysitter.domain.chain import ChainState, Method
+from vm_babysitter.domain.chain import ChainState
 from vm_babysitter.domain.errors import (
     Cancelled,
     ConnectionLost,
@@ -20,6 +20,7 @@ from vm_babysitter.domain.errors import (
     TransferFailed,
     VmStopped,
 )
+from vm_babysitter.domain.point import Method
 from vm_babysitter.domain.vm import PowerState
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.ports import WrittenFile

@@ -25,13 +25,8 @@ from tests.support.points import (
 )
 from vm_babysitter.domain.backup_plan import BackupPlan, plan_backup
 from vm_babysitter.domain.bitmaps import removable_bitmaps
-from vm_babysitter.domain.chain import (
-    MAX_POINTS,
-    Chain,
-    Method,
-    UnreadablePoint,
-    live_chain,
-)
+from vm_babysitter.domain.chain import MAX_POINTS, Chain, UnreadablePoint, live_chain
+from vm_babysitter.domain.point import Method
 from vm_babysitter.domain.trust import Distrust
 from vm_babysitter.domain.vm import Access, Bitmap, DiskKind, DiskState, DiskVerdict, judge_disk
 

@@ -12,8 +12,8 @@ from tests.support.fakes.images import FakeImageTool
 from vm_babysitter.adapters.qemu.own_images import FileImages
 from vm_babysitter.adapters.restore_place import EmptyDirectory
 from vm_babysitter.adapters.side_files import LocalSideFiles
-from vm_babysitter.domain.chain import Point
 from vm_babysitter.domain.errors import Cancelled, PointDamaged
+from vm_babysitter.domain.point import Point
 from vm_babysitter.engine.restore import Restore, Restored
 from vm_babysitter.engine.verify import Verify
 from vm_babysitter.ports import SideContent

@@ -8,8 +8,8 @@ import pytest
 
 from tests.support.engine_world import EngineWorld
 from vm_babysitter.adapters.store import documents
-from vm_babysitter.domain.chain import Point
 from vm_babysitter.domain.errors import Damaged, PointNotFound
+from vm_babysitter.domain.point import Point
 from vm_babysitter.engine.catalog import find_point
 
 

@@ -10,15 +10,12 @@ from tests.support.points import CHAIN_ID, attempt, bitmap_of, chain, line, poin
 from vm_babysitter.domain.chain import (
     Chain,
     Flaw,
-    Point,
     StoredPoint,
     UnreadablePoint,
-    checkpoint_name,
-    checkpoint_prefix,
     disk_layers,
     layers_after,
-    point_directory,
 )
+from vm_babysitter.domain.point import Point, checkpoint_name, checkpoint_prefix, point_directory
 
 FULL, FIRST, SECOND = line(3)
 

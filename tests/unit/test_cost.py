@@ -8,8 +8,9 @@ import pytest
 from tests.support import points as make
 from vm_babysitter.domain.backup_plan import plan_backup
 from vm_babysitter.domain.blocks import BLOCK_SIZE
-from vm_babysitter.domain.chain import Chain, Point
+from vm_babysitter.domain.chain import Chain
 from vm_babysitter.domain.cost import ASSUMED_SPEED, Cost, estimate
+from vm_babysitter.domain.point import Point
 from vm_babysitter.domain.reread import Reread
 from vm_babysitter.domain.vm import Bitmap, DiskState, DiskVerdict, judge_disk
 

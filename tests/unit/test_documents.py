@@ -21,9 +21,10 @@ from vm_babysitter.adapters.store import documents
 from vm_babysitter.adapters.store.documents import ChainDocument, StoreDocument, VmDocument
 from vm_babysitter.adapters.store.local import LocalStore, open_store
 from vm_babysitter.domain.blocks import ZERO_HASH
-from vm_babysitter.domain.chain import Attempt, ChainState, Method, Point, disk_layers
+from vm_babysitter.domain.chain import Attempt, ChainState, disk_layers
 from vm_babysitter.domain.errors import Damaged, StoreFailed, UnsupportedFormat
 from vm_babysitter.domain.lease import Lease
+from vm_babysitter.domain.point import Method, Point
 from vm_babysitter.domain.presence import Seen
 
 GOLDEN = Path(__file__).parents[1] / "data" / "format-1"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.points import VM_UUID
 from vm_babysitter.adapters.store import layout
-from vm_babysitter.domain.chain import point_directory
+from vm_babysitter.domain.point import point_directory
 
 FORBIDDEN = set('<>:"/\\|?*') | {chr(n) for n in range(32)} | {"\x7f"}
 RESERVED = {

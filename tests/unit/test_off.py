@@ -10,7 +10,6 @@ import pytest
 from tests.support.engine_world import FOREIGN, EngineWorld, exact, lived_in
 from tests.support.fakes.disk import FakeBitmap, FakeDisk
 from vm_babysitter.adapters.store import layout
-from vm_babysitter.domain.chain import Method
 from vm_babysitter.domain.errors import (
     Busy,
     Cancelled,
@@ -19,6 +18,7 @@ from vm_babysitter.domain.errors import (
     VmInUse,
     VmNotEligible,
 )
+from vm_babysitter.domain.point import Method
 from vm_babysitter.domain.vm import PowerState
 from vm_babysitter.engine.backup import BackedUp
 from vm_babysitter.engine.cancel import Cancel

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.engine_world import EngineWorld, exact, lived_in
-from vm_babysitter.domain.chain import Method
+from vm_babysitter.domain.point import Method
 from vm_babysitter.domain.reread import Reread
 from vm_babysitter.domain.vm import PowerState
 

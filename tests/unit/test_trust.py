@@ -24,11 +24,7 @@ from tests.support.points import (
     tracked_disk,
 )
 from vm_babysitter.domain.backup_plan import plan_backup
-from vm_babysitter.domain.chain import (
-    Checkpoint,
-    Point,
-    checkpoint_name,
-)
+from vm_babysitter.domain.point import Checkpoint, Point, checkpoint_name
 from vm_babysitter.domain.trust import Distrust, find_trusted
 from vm_babysitter.domain.vm import Bitmap, DiskState, DiskVerdict
 

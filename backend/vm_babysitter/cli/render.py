@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
-from vm_babysitter.domain.chain import Point
+from vm_babysitter.domain.point import Point
 from vm_babysitter.lib.units import format_bytes
 
 

@@ -7,8 +7,9 @@ import msgspec
 
 from vm_babysitter.cli.render import convert_command, table
 from vm_babysitter.cli.render_health import diagnosis_data, diagnosis_text
-from vm_babysitter.domain.chain import Chain, Method, Point
+from vm_babysitter.domain.chain import Chain
 from vm_babysitter.domain.cost import Cost, estimate
+from vm_babysitter.domain.point import Method, Point
 from vm_babysitter.domain.repair_plan import plan_repair
 from vm_babysitter.domain.reread import DEFAULT_RUNS
 from vm_babysitter.domain.vm import Vm, judge_disk

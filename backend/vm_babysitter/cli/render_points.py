@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from vm_babysitter.cli.render import stored_bytes, table
-from vm_babysitter.domain.chain import Chain, Point
+from vm_babysitter.domain.chain import Chain
+from vm_babysitter.domain.point import Point
 from vm_babysitter.engine.catalog import point_name
 from vm_babysitter.lib.units import format_bytes
 from vm_babysitter.ports import StoredVm

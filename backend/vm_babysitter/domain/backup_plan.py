@@ -4,15 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from vm_babysitter.domain.chain import (
-    MAX_POINTS,
-    Chain,
-    Checkpoint,
-    Method,
-    Point,
-    PointDisk,
-)
+from vm_babysitter.domain.chain import MAX_POINTS, Chain
 from vm_babysitter.domain.hardware import changed_disk, gone_disks, newly_encrypted
+from vm_babysitter.domain.point import Checkpoint, Method, Point, PointDisk
 from vm_babysitter.domain.space import sees_errors
 from vm_babysitter.domain.trust import Distrust, find_trusted
 from vm_babysitter.domain.vm import (

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Callable, Sequence
 
-from vm_babysitter.domain.chain import Chain, checkpoint_prefix, live_chain
+from vm_babysitter.domain.chain import Chain, live_chain
+from vm_babysitter.domain.point import checkpoint_prefix
 from vm_babysitter.domain.vm import Bitmap, DiskState
 
 Wanted = Callable[[DiskState, Bitmap], bool]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from vm_babysitter.domain.backup_plan import BackupPlan, DiskPlan
 from vm_babysitter.domain.blocks import BLOCK_SIZE
-from vm_babysitter.domain.chain import Chain, Method, Point
+from vm_babysitter.domain.chain import Chain
+from vm_babysitter.domain.point import Method, Point
 from vm_babysitter.domain.reread import this_turn
 from vm_babysitter.domain.vm import Disk, DiskState, DiskVerdict, Verdict
 

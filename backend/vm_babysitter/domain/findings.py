@@ -6,17 +6,10 @@ from enum import StrEnum
 
 from vm_babysitter.domain.backup_plan import BackupPlan
 from vm_babysitter.domain.bitmaps import bitmaps_of
-from vm_babysitter.domain.chain import (
-    Attempt,
-    Chain,
-    ChainState,
-    Method,
-    Point,
-    checkpoint_prefix,
-    live_chain,
-)
+from vm_babysitter.domain.chain import Attempt, Chain, ChainState, live_chain
 from vm_babysitter.domain.cost import Cost
 from vm_babysitter.domain.oddity import Oddity, OddityKind
+from vm_babysitter.domain.point import Method, Point, checkpoint_prefix
 from vm_babysitter.domain.presence import Since
 from vm_babysitter.domain.vm import DiskState, PowerState, Vm
 

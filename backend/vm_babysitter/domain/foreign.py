@@ -3,7 +3,8 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from vm_babysitter.domain.chain import Chain, checkpoint_prefix
+from vm_babysitter.domain.chain import Chain
+from vm_babysitter.domain.point import checkpoint_prefix
 from vm_babysitter.domain.vm import Bitmap, DiskState
 
 _LEFT_ALONE = "it is not of this backup folder and is left alone"

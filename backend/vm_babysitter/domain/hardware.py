@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vm_babysitter.domain.chain import Point, PointDisk
+from vm_babysitter.domain.point import Point, PointDisk
 from vm_babysitter.domain.vm import Disk, DiskVerdict, worth_mentioning
 from vm_babysitter.lib.units import format_bytes
 

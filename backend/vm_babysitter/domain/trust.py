@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from vm_babysitter.domain.chain import Checkpoint, Point, PointDisk
+from vm_babysitter.domain.point import Checkpoint, Point, PointDisk
 from vm_babysitter.domain.vm import DiskState, DiskVerdict, Layer
 
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from vm_babysitter.domain.bitmaps import tracking_damaged
-from vm_babysitter.domain.chain import Chain, Flaw, Point, live_chain
+from vm_babysitter.domain.chain import Chain, Flaw, live_chain
 from vm_babysitter.domain.damage import DamageNote
 from vm_babysitter.domain.errors import BabysitterError, StoreFailed
+from vm_babysitter.domain.point import Point
 from vm_babysitter.domain.presence import Seen, Since, since
 from vm_babysitter.domain.vm import Access, DiskState, Vm, access_of, eligible_disks
 from vm_babysitter.engine.catalog import point_name

@@ -5,16 +5,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from vm_babysitter.domain.bitmaps import bitmaps_in_the_way
-from vm_babysitter.domain.chain import (
-    Attempt,
-    Chain,
-    Checkpoint,
-    Point,
-    SavedFile,
-    checkpoint_name,
-)
+from vm_babysitter.domain.chain import Attempt, Chain
 from vm_babysitter.domain.errors import BabysitterError, VmNotFound
 from vm_babysitter.domain.offline import Evidence
+from vm_babysitter.domain.point import Checkpoint, Point, SavedFile, checkpoint_name
 from vm_babysitter.domain.vm import Access, PowerState, Vm, access_of
 from vm_babysitter.engine.adoption import plan_adopted
 from vm_babysitter.engine.beside import DEFINITION_FILE, Beside, Kept

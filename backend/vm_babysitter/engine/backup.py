@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from vm_babysitter.domain.chain import Chain, Point
+from vm_babysitter.domain.chain import Chain
 from vm_babysitter.domain.errors import (
     BabysitterError,
     Busy,
@@ -11,6 +11,7 @@ from vm_babysitter.domain.errors import (
     VmNotFound,
     VmStopped,
 )
+from vm_babysitter.domain.point import Point
 from vm_babysitter.domain.reread import DEFAULT_RUNS
 from vm_babysitter.domain.vm import Access, Vm, access_of
 from vm_babysitter.engine.after_crash import AfterCrash

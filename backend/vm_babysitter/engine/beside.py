@@ -8,7 +8,7 @@ readings in a row is taken for whole.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from vm_babysitter.domain.chain import SavedFile
+from vm_babysitter.domain.point import SavedFile
 from vm_babysitter.engine.tools import Sight, Tools
 from vm_babysitter.ports import Belongings, PointDraft, SideContent
 

@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vm_babysitter.domain.chain import Chain, Point, PointDisk, disk_layers, live_chain
+from vm_babysitter.domain.chain import Chain, disk_layers, live_chain
 from vm_babysitter.domain.errors import Damaged, InvalidInput, PointNotFound, VmNotFound
+from vm_babysitter.domain.point import Point, PointDisk
 from vm_babysitter.ports import Store, StoredVm
 
 LATEST = "latest"

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from vm_babysitter.domain.bitmaps import tracking_damaged
-from vm_babysitter.domain.chain import Chain, Point
+from vm_babysitter.domain.chain import Chain
 from vm_babysitter.domain.cost import estimate
 from vm_babysitter.domain.diagnosis import Diagnosis, diagnose
 from vm_babysitter.domain.errors import BabysitterError, VmNotFound
 from vm_babysitter.domain.findings import Facts
+from vm_babysitter.domain.point import Point
 from vm_babysitter.domain.presence import Since
 from vm_babysitter.domain.reread import DEFAULT_RUNS
 from vm_babysitter.domain.vm import DiskState, Vm

@@ -7,8 +7,9 @@ from functools import partial
 
 from vm_babysitter.domain.backup_plan import DiskPlan
 from vm_babysitter.domain.blocks import BlockRun, Flagged
-from vm_babysitter.domain.chain import Chain, Method, Point, PointDisk, disk_layers, layers_after
+from vm_babysitter.domain.chain import Chain, disk_layers, layers_after
 from vm_babysitter.domain.errors import NotEnoughSpace
+from vm_babysitter.domain.point import Method, Point, PointDisk
 from vm_babysitter.domain.reread import Reread, after, this_turn
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.engine.copying import (

@@ -5,8 +5,9 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 from vm_babysitter.domain.backup_plan import DiskPlan
-from vm_babysitter.domain.chain import Attempt, bitmap_name, checkpoint_prefix
+from vm_babysitter.domain.chain import Attempt
 from vm_babysitter.domain.errors import ScratchUnfit
+from vm_babysitter.domain.point import bitmap_name, checkpoint_prefix
 from vm_babysitter.domain.space import Scratch
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.engine.quiesce import Quiesced, quiesced

@@ -3,10 +3,11 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from vm_babysitter.domain.chain import Chain, Flaw, PointDisk, StoredPoint
+from vm_babysitter.domain.chain import Chain, Flaw, StoredPoint
 from vm_babysitter.domain.damage import DamageNote
 from vm_babysitter.domain.errors import Damaged, StoreFailed
 from vm_babysitter.domain.findings import Unlinked
+from vm_babysitter.domain.point import PointDisk
 from vm_babysitter.engine.meter import Meter
 from vm_babysitter.engine.tools import Tools
 from vm_babysitter.ports import ImageHeaders, Store

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from vm_babysitter.domain.backup_plan import DiskPlan
 from vm_babysitter.domain.bitmaps import Found
-from vm_babysitter.domain.chain import Attempt, bitmap_name
+from vm_babysitter.domain.chain import Attempt
 from vm_babysitter.domain.errors import BabysitterError, ImageUnreadable, VmInUse
 from vm_babysitter.domain.offline import Evidence, changed_image
+from vm_babysitter.domain.point import bitmap_name
 from vm_babysitter.domain.vm import Access, Disk, Vm, access_of
 from vm_babysitter.engine.beside import beside_mark
 from vm_babysitter.engine.source import Taken

@@ -4,8 +4,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from vm_babysitter.domain.backup_plan import BackupPlan, plan_backup
-from vm_babysitter.domain.chain import Chain, Point, disk_layers, live_chain
+from vm_babysitter.domain.chain import Chain, disk_layers, live_chain
 from vm_babysitter.domain.errors import Busy, PointDamaged, VmNotEligible
+from vm_babysitter.domain.point import Point
 from vm_babysitter.domain.sharing import shared_with
 from vm_babysitter.domain.trust import Distrust
 from vm_babysitter.domain.vm import (

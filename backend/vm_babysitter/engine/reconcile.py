@@ -9,15 +9,9 @@ from vm_babysitter.domain.bitmaps import (
     bitmaps_of,
     removable_bitmaps,
 )
-from vm_babysitter.domain.chain import (
-    Attempt,
-    Chain,
-    ChainState,
-    checkpoint_name,
-    checkpoint_prefix,
-    live_chain,
-)
+from vm_babysitter.domain.chain import Attempt, Chain, ChainState, live_chain
 from vm_babysitter.domain.errors import BabysitterError
+from vm_babysitter.domain.point import checkpoint_name, checkpoint_prefix
 from vm_babysitter.domain.vm import (
     Access,
     PowerState,

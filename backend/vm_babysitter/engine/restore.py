@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vm_babysitter.domain.blocks import BLOCK_SIZE
-from vm_babysitter.domain.chain import Point, PointDisk, SavedFile
 from vm_babysitter.domain.errors import ImageUnreadable, InvalidInput, PointDamaged
+from vm_babysitter.domain.point import Point, PointDisk, SavedFile
 from vm_babysitter.engine.beside import DEFINITION_FILE, where_they_belong
 from vm_babysitter.engine.catalog import FoundPoint, find_point
 from vm_babysitter.engine.checked_reading import CheckedReading, Mismatch, Part, content_bytes

@@ -4,9 +4,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from vm_babysitter.domain.backup_plan import BackupPlan
-from vm_babysitter.domain.chain import Chain, Method, Point, PointDisk, live_chain
+from vm_babysitter.domain.chain import Chain, live_chain
 from vm_babysitter.domain.errors import ImageUnreadable
 from vm_babysitter.domain.offline import Current, Evidence, is_same, is_settled
+from vm_babysitter.domain.point import Method, Point, PointDisk
 from vm_babysitter.domain.vm import Access, access_of
 from vm_babysitter.engine.beside import beside_mark
 from vm_babysitter.engine.tools import Sight

@@ -5,9 +5,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from vm_babysitter.domain.blocks import BLOCK_SIZE
-from vm_babysitter.domain.chain import Chain, Flaw, Point, PointDisk, StoredPoint
+from vm_babysitter.domain.chain import Chain, Flaw, StoredPoint
 from vm_babysitter.domain.damage import Checked, DamageNote, remembered
 from vm_babysitter.domain.errors import BabysitterError, Cancelled, ImageUnreadable, StoreFailed
+from vm_babysitter.domain.point import Point, PointDisk
 from vm_babysitter.engine.catalog import FoundPoint, find_point, find_vm, point_name
 from vm_babysitter.engine.checked_reading import CheckedReading, Mismatch, Part, content_bytes
 from vm_babysitter.engine.meter import Meter

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Protocol
 
-from vm_babysitter.domain.chain import PointDisk
+from vm_babysitter.domain.point import PointDisk
 from vm_babysitter.ports.store import Passed
 
 

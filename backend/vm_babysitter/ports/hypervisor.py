@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from vm_babysitter.domain.agent import AgentAnswer
-from vm_babysitter.domain.chain import Checkpoint
+from vm_babysitter.domain.point import Checkpoint
 from vm_babysitter.domain.vm import DiskState, PowerState, Vm
 
 

@@ -7,10 +7,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from vm_babysitter.domain.chain import Attempt, Chain, Point, PointDisk, SavedFile
+from vm_babysitter.domain.chain import Attempt, Chain
 from vm_babysitter.domain.damage import DamageNote
 from vm_babysitter.domain.oddity import Oddity
 from vm_babysitter.domain.offline import Current
+from vm_babysitter.domain.point import Point, PointDisk, SavedFile
 from vm_babysitter.domain.presence import Seen
 from vm_babysitter.domain.space import Room
 from vm_babysitter.domain.vm import Vm

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from tests.support.fakes.disk import FakeBitmap, FakeDisk
 from tests.support.fakes.faults import Faults, faulty
 from vm_babysitter.domain.agent import AgentAnswer
-from vm_babysitter.domain.chain import Checkpoint
 from vm_babysitter.domain.errors import Busy, HypervisorError, VmNotFound
+from vm_babysitter.domain.point import Checkpoint
 from vm_babysitter.domain.vm import QEMU_RUNS, Disk, DiskState, PowerState, Vm
 from vm_babysitter.ports import ActiveJob, BackupRequest, Belongings, Export, JobKind, Moment
 

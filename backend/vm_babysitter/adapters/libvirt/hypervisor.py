@@ -26,8 +26,8 @@ from vm_babysitter.adapters.libvirt.errors import translated
 from vm_babysitter.adapters.real_path import real_path
 from vm_babysitter.adapters.this_host import runs_with
 from vm_babysitter.domain.agent import AgentAnswer
-from vm_babysitter.domain.chain import Checkpoint
 from vm_babysitter.domain.errors import Busy, ScratchUnfit, VmNotFound
+from vm_babysitter.domain.point import Checkpoint
 from vm_babysitter.domain.vm import DiskKind, DiskState, PowerState, Vm
 from vm_babysitter.ports import (
     ActiveJob,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-from vm_babysitter.domain.chain import Checkpoint
+from vm_babysitter.domain.point import Checkpoint
 from vm_babysitter.domain.vm import DiskKind
 from vm_babysitter.ports import BackupRequest
 

@@ -26,8 +26,8 @@ from vm_babysitter.adapters.qemu.qcow2_format import (
 )
 from vm_babysitter.adapters.store.files import StoredFile
 from vm_babysitter.domain.blocks import block_count
-from vm_babysitter.domain.chain import PointDisk
 from vm_babysitter.domain.errors import StoreFailed
+from vm_babysitter.domain.point import PointDisk
 from vm_babysitter.ports import Passed
 
 _TELLING = 4096

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from vm_babysitter.adapters.store import documents, layout
 from vm_babysitter.adapters.store.documents import failing
-from vm_babysitter.domain.chain import Flaw, Point
+from vm_babysitter.domain.chain import Flaw
 from vm_babysitter.domain.damage import DamageNote
 from vm_babysitter.domain.errors import BabysitterError, Damaged, StoreFailed
+from vm_babysitter.domain.point import Point
 from vm_babysitter.lib.atomicfile import fsync_directory
 
 _BAD_MEDIUM = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EILSEQ})

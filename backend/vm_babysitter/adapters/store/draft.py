@@ -10,7 +10,7 @@ from vm_babysitter.adapters.store import documents, layout
 from vm_babysitter.adapters.store.documents import failing
 from vm_babysitter.adapters.store.index_file import IndexWriter
 from vm_babysitter.adapters.store.owners import note_vm
-from vm_babysitter.domain.chain import Point, PointDisk, SavedFile
+from vm_babysitter.domain.point import Point, PointDisk, SavedFile
 from vm_babysitter.lib.atomicfile import fsync_directory, write_new
 from vm_babysitter.ports import ImageWriter
 

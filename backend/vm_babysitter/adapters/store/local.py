@@ -35,11 +35,12 @@ from vm_babysitter.adapters.store.removing import (
 from vm_babysitter.adapters.store.seen import read_seen, write_seen
 from vm_babysitter.adapters.store.sweeping import remove_attempt, remove_empty_chain
 from vm_babysitter.adapters.this_host import this_host
-from vm_babysitter.domain.chain import Attempt, Chain, ChainState, Point, PointDisk
+from vm_babysitter.domain.chain import Attempt, Chain, ChainState
 from vm_babysitter.domain.damage import DamageNote
 from vm_babysitter.domain.errors import Busy, Damaged, PointDamaged, StoreFailed
 from vm_babysitter.domain.oddity import Oddity
 from vm_babysitter.domain.offline import Current
+from vm_babysitter.domain.point import Point, PointDisk
 from vm_babysitter.domain.presence import Seen
 from vm_babysitter.domain.space import Room
 from vm_babysitter.domain.vm import Vm

@@ -7,8 +7,8 @@ from vm_babysitter.adapters.store import layout
 from vm_babysitter.adapters.store.documents import failing
 from vm_babysitter.adapters.store.places import ChainPlace, VmPlace, chain_places, vm_places
 from vm_babysitter.adapters.store.points import FoundPoints, find_points
-from vm_babysitter.domain.chain import Point
 from vm_babysitter.domain.oddity import Oddity, OddityKind
+from vm_babysitter.domain.point import Point
 
 _MANY = 3
 _LEFT = "it is left alone"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from vm_babysitter.adapters.store import documents, layout
 from vm_babysitter.adapters.store.documents import ChainDocument, VmDocument
-from vm_babysitter.domain.chain import ChainState, Point
+from vm_babysitter.domain.chain import ChainState
 from vm_babysitter.domain.errors import Damaged
+from vm_babysitter.domain.point import Point
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from vm_babysitter.adapters.store import documents, layout
 from vm_babysitter.adapters.store.documents import failing
-from vm_babysitter.domain.chain import Point, Renamed, UnreadablePoint
+from vm_babysitter.domain.chain import Renamed, UnreadablePoint
 from vm_babysitter.domain.errors import Damaged, UnsupportedFormat
+from vm_babysitter.domain.point import Point
 from vm_babysitter.lib.atomicfile import fsync_directory
 
 _ASIDE = ".{}.aside"

@@ -10,15 +10,10 @@ from vm_babysitter.adapters.store.documents import ChainDocument, failing
 from vm_babysitter.adapters.store.index_file import index_size
 from vm_babysitter.adapters.store.points import find_points
 from vm_babysitter.adapters.store.removing import read_removals
-from vm_babysitter.domain.chain import (
-    Attempt,
-    Chain,
-    Flaw,
-    Point,
-    StoredPoint,
-)
+from vm_babysitter.domain.chain import Attempt, Chain, Flaw, StoredPoint
 from vm_babysitter.domain.errors import Damaged, UnsupportedFormat
 from vm_babysitter.domain.offline import Current
+from vm_babysitter.domain.point import Point
 
 _MANIFEST = layout.POINT_FILE
 

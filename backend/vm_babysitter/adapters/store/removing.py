@@ -13,8 +13,9 @@ from pathlib import Path
 
 from vm_babysitter.adapters.store import documents, layout
 from vm_babysitter.adapters.store.documents import failing
-from vm_babysitter.domain.chain import Chain, Point, Removal
+from vm_babysitter.domain.chain import Chain, Removal
 from vm_babysitter.domain.errors import Damaged, InvalidInput
+from vm_babysitter.domain.point import Point
 from vm_babysitter.lib.atomicfile import fsync_directory
 
 
