@@ -117,6 +117,9 @@ class House:
         self._forget_ram()
         self.disks.cut()
         self.backups.cut()
+        for machine in self.machines:
+            for target in machine.vm.disks:
+                machine.measure(target)  # a resize may be lost with it
         self.host.start()
 
     def reboot(self) -> None:
