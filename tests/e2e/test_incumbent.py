@@ -56,10 +56,11 @@ def point_directory(world: World, seq: int) -> Path:
 
 
 def refuses(world: World, point: str) -> None:
-    """Neither verify nor restore takes this point for good, and nothing is written."""
+    """Neither verify nor restore takes this point for good, and no point is written to."""
     target = world.store.with_name("target")
-    with unchanged(world.store, target):
+    with unchanged(*world.store.glob("*/*/*/"), target):  # beside it, verify notes the damage
         assert "BAD" in world.call("verify", "house", point, expect=12).stdout
+    with unchanged(world.store, target):
         world.call("restore", "house", point, "--to", str(target), expect=12)
 
 
