@@ -65,6 +65,47 @@ def test_an_interrupted_backup_is_explained_and_repaired(app: FakeApp) -> None:
     assert (data["done"], data["left"], data["after"]["health"]) == ([], [], "good")
 
 
+def relink(app: FakeApp, *, spoilt: bool) -> None:
+    """Give the image of the newest of two points another backing file, and a flipped bit."""
+    app.world.backup()
+    app.world.disk.write(0, b"x")
+    app.world.backup()
+    (path,) = app.world.path.glob("*/*/000001-inc/vda.qcow2")
+    content = bytearray(path.read_bytes())
+    at = content.index(b"../000000-full")
+    content[at + 3 : at + 9] = b"000009"
+    content[70000] ^= spoilt
+    path.write_bytes(content)
+
+
+def test_what_has_to_be_put_back_first_is_not_called_safe_before_that(app: FakeApp) -> None:
+    relink(app, spoilt=False)
+    for command in ("status", "plan"):
+        text = app.call(command, NAME).stdout
+        assert "Nothing is lost." not in text
+        assert "Nothing is known to be lost. Whole only once the above is done: 1 restore" in text
+    result = app.call("repair", NAME)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Done: put the header of ")
+    assert "once the above" not in result.stdout
+
+
+def test_what_was_tried_in_vain_is_not_called_done(app: FakeApp) -> None:
+    relink(app, spoilt=True)
+    result = app.call("repair", NAME)
+    assert result.exit_code == 3
+    assert "Done: " not in result.stdout
+    assert result.stdout.startswith("Tried in vain, more is wrong: put the header of ")
+    assert "Lost, as a whole: 1 restore point: " in result.stdout
+
+
+def test_programs_are_told_what_was_tried_in_vain(app: FakeApp) -> None:
+    relink(app, spoilt=True)
+    data = app.json("repair", NAME, code=3)
+    assert (data["done"], data["left"]) == ([], [])
+    assert [step["kind"] for step in data["failed"]] == ["relink"]
+
+
 def test_a_lost_point_is_named_and_its_removal_waits_for_a_word(app: FakeApp) -> None:
     app.world.backup()
     app.world.disk.write(0, b"x")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.engine_world import EngineWorld, exact, lived_in
+from tests.support.fakes.disk import FakeDisk
 from tests.support.killing import each_kill
 from tests.unit.test_verify import results
 from vm_babysitter.domain.chain import ChainState
@@ -225,6 +226,8 @@ def test_where_more_than_the_header_is_wrong_it_is_tried_once_and_noted(
     path.write_bytes(content)
     result = repair(relinked)
     assert path.read_bytes() == content
+    assert (result.done, result.left) == ((), ())
+    assert [step.kind for step in result.failed] == [StepKind.RELINK]
     assert [finding.code for finding in result.after.diagnosis.findings] == [Code.DAMAGED]
     relinked.observer.steps.clear()
     made = relinked.backup()
@@ -232,6 +235,36 @@ def test_where_more_than_the_header_is_wrong_it_is_tried_once_and_noted(
     assert made.point.parent == 0
     (warning,) = made.point.warnings
     assert "000001 cannot be restored as a whole any more: vda.qcow2: it builds on" in warning
+
+
+def test_a_header_that_is_put_back_is_done_although_another_one_of_the_point_is_not(
+    world: EngineWorld,
+) -> None:
+    world.vm.disks["vdb"] = FakeDisk("vdb", path="/vm/b.qcow2")
+    for disk in world.vm.disks.values():
+        disk.write(0, b"a")
+    world.backup()
+    for disk in world.vm.disks.values():
+        disk.write(0, b"z")
+    world.backup()
+    first, second = sorted(world.path.glob("*/*/000001-inc/*.qcow2"))
+    rebase(first)
+    rebase(second)
+    content = bytearray(second.read_bytes())
+    content[70000] ^= 1
+    second.write_bytes(content)
+    result = repair(world)
+    assert [f"000001/{first.name}" in step.what for step in result.done] == [True]
+    assert [f"000001/{second.name}" in step.what for step in result.failed] == [True]
+
+
+def test_the_folder_of_a_point_that_has_its_name_back_is_done(relinked: EngineWorld) -> None:
+    folder = image_of(relinked, "000001-inc").parent
+    folder.rename(folder.with_name("my copy"))
+    result = repair(relinked)
+    assert {step.kind for step in result.done} == {StepKind.RELINK, StepKind.RENAME}
+    assert (result.left, result.failed) == ((), ())
+    assert folder.is_dir()
 
 
 @pytest.mark.parametrize("state", [PowerState.RUNNING, PowerState.OFF])

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from vm_babysitter.cli.render import table
-from vm_babysitter.domain.diagnosis import Diagnosis, Health
+from vm_babysitter.domain.diagnosis import Diagnosis, Health, PointHealth
 from vm_babysitter.domain.errors import Exit
 from vm_babysitter.domain.findings import Finding, Weight
 from vm_babysitter.domain.repair_plan import By, RepairPlan, Step, StepKind
@@ -76,12 +76,22 @@ def _step_text(step: Step, vm: str) -> str:
 
 
 def _loss_text(diagnosis: Diagnosis) -> str:
-    if not diagnosis.lost:
+    waiting = [point for point in diagnosis.points if point.waits and not point.problem]
+    if not diagnosis.lost and not waiting:
         return "Nothing is lost."
-    names = [point.name for point in diagnosis.lost]
+    sentences = []
+    if diagnosis.lost:
+        sentences.append(f"Lost, as a whole: {_names(diagnosis.lost)}.")
+    if waiting:
+        only = "" if diagnosis.lost else "Nothing is known to be lost. "
+        sentences.append(f"{only}Whole only once the above is done: {_names(waiting)}.")
+    return "\n".join(sentences)
+
+
+def _names(points: Sequence[PointHealth]) -> str:
+    names = [point.name for point in points]
     shown = ", ".join(names[:_MANY]) + (f" and {len(names) - _MANY} more" if names[_MANY:] else "")
-    points = "restore point" if len(names) == 1 else "restore points"
-    return f"Lost, as a whole: {len(names)} {points}: {shown}."
+    return f"{len(names)} restore {'point' if len(names) == 1 else 'points'}: {shown}"
 
 
 def diagnosis_data(diagnosis: Diagnosis, plan: RepairPlan) -> dict[str, Any]:
@@ -150,6 +160,7 @@ def repair_text(result: Repaired) -> str:
     """Say what was repaired, and how the backups are now."""
     lines = [f"Done: {step.what}." for step in result.done]
     lines += [f"Not done yet: {step.what}." for step in result.left]
+    lines += [f"Tried in vain, more is wrong: {step.what}." for step in result.failed]
     if not lines:
         lines = ["Nothing was to be repaired."]
     return "\n".join([*lines, diagnosis_text(result.after.diagnosis, result.plan)])
@@ -160,7 +171,7 @@ def repair_exit(result: Repaired) -> Exit:
     after = result.after.diagnosis
     if after.health is Health.LOST:
         return Exit.INTEGRITY
-    return Exit.WARNINGS if result.left else Exit.OK
+    return Exit.WARNINGS if result.left or result.failed else Exit.OK
 
 
 def repair_data(result: Repaired) -> dict[str, Any]:
@@ -168,6 +179,7 @@ def repair_data(result: Repaired) -> dict[str, Any]:
     return {
         "done": [msgspec.to_builtins(step) for step in result.done],
         "left": [msgspec.to_builtins(step) for step in result.left],
+        "failed": [msgspec.to_builtins(step) for step in result.failed],
         "before": result.before.health,
         "after": diagnosis_data(result.after.diagnosis, result.plan),
     }

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vm_babysitter.domain.diagnosis import Diagnosis
+from vm_babysitter.domain.findings import Unlinked
 from vm_babysitter.domain.repair_plan import (
     NO_CONSENT,
     By,
@@ -12,7 +13,7 @@ from vm_babysitter.domain.repair_plan import (
     StepKind,
     plan_repair,
 )
-from vm_babysitter.domain.vm import Vm
+from vm_babysitter.domain.vm import PowerState, Vm
 from vm_babysitter.engine.after_crash import AfterCrash
 from vm_babysitter.engine.diagnosing import Diagnosed, Diagnoser
 from vm_babysitter.engine.mending import Mender
@@ -28,9 +29,11 @@ class Repaired:
 
     before: Diagnosis
     done: tuple[Step, ...]
-    """What was to be done and is: it is not to be done any more."""
+    """What was to be done and is: it came to what it was for."""
     left: tuple[Step, ...]
     """What was to be done and still is; the next backup, or repair, tries again."""
+    failed: tuple[Step, ...]
+    """What was tried in vain, and is not tried again: more is wrong than was thought."""
     after: Diagnosed
     plan: RepairPlan
     """What is still to be done, the next backup included."""
@@ -73,15 +76,7 @@ class Repair:
             self._remove(uuid, planned)
             self._tools.observer.step("look again")
             after = self._diagnoser.diagnose(uuid)
-        plan = plan_repair(after.diagnosis, policy)
-        waiting = {_key(step) for step in plan.of(By.BOTH, By.REPAIR)}
-        return Repaired(
-            found.diagnosis,
-            tuple(step for step in planned if _key(step) not in waiting),
-            tuple(step for step in planned if _key(step) in waiting),
-            after,
-            plan,
-        )
+        return _result(found.diagnosis, planned, after, plan_repair(after.diagnosis, policy))
 
     def _as_it_is(self, vm: Vm) -> Vm:
         """Return the VM with what its images say, which an outline lacks."""
@@ -113,5 +108,50 @@ class Repair:
         self._store.remove_empty_chains(uuid)
 
 
+def _result(
+    before: Diagnosis, planned: tuple[Step, ...], after: Diagnosed, plan: RepairPlan
+) -> Repaired:
+    """Tell what was done from what is still to be done, and both from what was tried in vain."""
+    waiting = {_key(step) for step in plan.of(By.BOTH, By.REPAIR)}
+    left = tuple(step for step in planned if _key(step) in waiting)
+    over = [step for step in planned if _key(step) not in waiting]
+    achieved = {id(step) for step in over if _achieved(step, before, after.diagnosis)}
+    done = tuple(step for step in over if id(step) in achieved)
+    failed = tuple(step for step in over if id(step) not in achieved)
+    return Repaired(before, done, left, failed, after, plan)
+
+
 def _key(step: Step) -> tuple[StepKind, str, tuple[int, ...]]:
     return step.kind, step.chain, step.seqs
+
+
+def _achieved(step: Step, before: Diagnosis, after: Diagnosis) -> bool:
+    """Whether a step that is not to be done any more came to what it was for.
+
+    Its finding may only have become another one: a header that could not be put back is damage.
+    """
+    facts = after.facts
+    if step.kind is StepKind.RESUME:
+        return facts.vm is None or facts.vm.state is not PowerState.STUCK
+    if step.kind not in {StepKind.RELINK, StepKind.RENAME, StepKind.REMOVE_LOST}:
+        return True
+    chains = [chain for chain in facts.chains if chain.directory == step.chain]
+    there = {stored.point.seq: stored for chain in chains for stored in chain.points}
+    if step.kind is StepKind.REMOVE_LOST:
+        return not there.keys() & set(step.seqs)
+    if not there.keys() >= set(step.seqs):
+        return False
+    if step.kind is StepKind.RENAME:
+        return not {each.seq for chain in chains for each in chain.renamed} & set(step.seqs)
+    files = {
+        (link.seq, link.file)
+        for link in before.facts.unlinked
+        if link.chain == step.chain and link.seq in step.seqs and _names(step, link)
+    }
+    flawed = {(seq, flaw.file) for seq, stored in there.items() for flaw in stored.flaws}
+    return not files & flawed
+
+
+def _names(step: Step, link: Unlinked) -> bool:
+    """Whether a step is about this image: several disks of one point have a step each."""
+    return f"{link.chain}/{link.seq:06d}/{link.file}" in step.what
