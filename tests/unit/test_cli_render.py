@@ -1,6 +1,11 @@
 """Tables and the line that tells how a job goes."""
 
+import fcntl
 import io
+import os
+import pty
+import struct
+import termios
 
 import pytest
 from hypothesis import given
@@ -67,6 +72,40 @@ def test_a_terminal_sees_a_line_that_is_written_over() -> None:
     assert "100%" in stream.getvalue()
     assert stream.getvalue().endswith("\rMind the gap.\n")
     assert stream.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "drawn"),
+    [(10, "copy vda "), (40, "copy vda 100% 50 MiB of 50 MiB"), (60, "copy vda [####")],
+)
+def test_a_moving_line_is_never_wrapped(columns: int, drawn: str) -> None:
+    stream = io.StringIO()
+    observer = TerminalObserver(stream, live=True, columns=columns)
+    observer.step("check vda.qcow2 of 20261122T021500Z/000003, which is long")
+    observer.step("copy vda")
+    observer.progress(50 << 20, 50 << 20)
+    observer.close()
+    lines = stream.getvalue().split("\r")
+    assert max(map(len, lines)) < columns
+    assert [line for line in lines if line.startswith(drawn)]
+
+
+def test_the_width_of_a_real_terminal_is_what_it_says() -> None:
+    ours, theirs = pty.openpty()
+    with open(theirs, "w") as stream:  # noqa: PTH123
+        fcntl.ioctl(stream, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+        observer = TerminalObserver(stream)
+        observer.step("copy vda")
+        observer.progress(50 << 20, 100 << 20)
+        observer.progress(100 << 20, 100 << 20)
+        observer.close()
+        text = b""
+        while text.count(b"\r") < 5:
+            text += os.read(ours, 1000)
+    os.close(ours)
+    drawn = text.decode().split("\r")
+    assert "copy vda 100% 100 MiB of 100 MiB" in [line.rstrip() for line in drawn]
+    assert max(map(len, drawn)) <= 39
 
 
 def test_nothing_is_drawn_while_the_guest_may_be_frozen() -> None:
