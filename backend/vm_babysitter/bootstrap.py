@@ -31,7 +31,7 @@ from vm_babysitter.adapters.store.probe import LocalProbe
 from vm_babysitter.adapters.this_host import this_host
 from vm_babysitter.adapters.workspace import Workspace
 from vm_babysitter.cli.composition import FULL_SPEED, Effort, Place
-from vm_babysitter.domain.errors import BabysitterError, HypervisorMissing, InvalidInput
+from vm_babysitter.domain.errors import BabysitterError, HypervisorMissing, StoreNotGiven
 from vm_babysitter.engine.backup import Backup
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.check_store import CheckStore, disk_places
@@ -69,9 +69,9 @@ class Standalone:
             yield hypervisor
 
     def store(self, *, create: bool = False, new_image: NewImage = Qcow2Writer) -> LocalStore:
-        """Open the backup folder. Raises StoreRefused and what ``open_store`` raises."""
+        """Open the backup folder. Raises StoreNotGiven and what ``open_store`` raises."""
         if self._place.store is None:
-            raise InvalidInput("--store", "", "is missing", "Name the backup folder.")
+            raise StoreNotGiven
         return open_store(
             self._place.store,
             self._clock,
@@ -83,9 +83,9 @@ class Standalone:
         )
 
     @contextmanager
-    def diagnoser(self) -> Iterator[Diagnoser]:
+    def diagnoser(self, *, with_store: bool = True) -> Iterator[Diagnoser]:
         """Diagnose VMs and plan their backups; nothing is created."""
-        store = self.store() if self._has_store() else None
+        store = self.store() if with_store and not self._is_empty() else None
         with self.hypervisor() as hypervisor:
             offline = ImageDisks(self._images, is_written)
             headers = FileImageHeaders()
@@ -191,10 +191,10 @@ class Standalone:
         compression = choose_compression(self._images, self._observer)
         return partial(Qcow2Writer, compression=compression)
 
-    def _has_store(self) -> bool:
-        """Whether there is a backup folder yet; an empty one is fine for a plan."""
+    def _is_empty(self) -> bool:
+        """Whether the first backup would make a backup folder of it, which is fine for a plan."""
         path = self._place.store
-        return path is not None and not (path.is_dir() and not any(path.iterdir()))
+        return path is not None and path.is_dir() and not any(path.iterdir())
 
 
 def _priority(effort: Effort) -> Priority:

@@ -1,6 +1,7 @@
 """The command line as its user meets it: what it says, how it ends, and what it leaves alone."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -206,7 +207,8 @@ def test_what_is_there_without_any_vm() -> None:
 
 @pytest.mark.parametrize("command", ["plan", "backup"])
 def test_an_unknown_vm(world: World, command: str) -> None:
-    says = ["no persistent VM named 'nobody'", "`vm-babysitter vms`"]
+    says = ["no persistent VM named 'nobody'", f"--store {shlex.quote(str(world.store))} "]
+    says.append(" vms` lists the VMs")
     complains(world, command, "nobody", code=10, says=says)
 
 
@@ -282,15 +284,43 @@ def test_a_folder_without_backups_is_not_made_one_by_reading(world: World, tmp_p
     for command in (["points"], ["verify", "house"], to):
         with unchanged(tmp_path):
             complains(world, *command, code=1, says=["no backups yet"])
-    done = world.call("--store", "", "points", expect=1)
+    done = world.call("--store", "", "points", expect=2)
     assert done.stdout == ""
 
 
-def test_no_backup_folder_named(world: World) -> None:
-    arguments = [a for a in world.arguments("points") if a not in {"--store", str(world.store)}]
+@pytest.mark.parametrize(
+    "command", [["points"], ["verify", "house"], ["plan", "house"], ["backup", "house"], ["status"]]
+)
+def test_no_backup_folder_named(world: World, command: list[str]) -> None:
+    arguments = [a for a in world.arguments(*command) if a not in {"--store", str(world.store)}]
     done = subprocess.run(arguments, capture_output=True, check=False, env=environment(), text=True)
     assert done.returncode == 2
-    assert "--store" in done.stderr
+    assert done.stderr == (
+        "Error: No backup folder is given.\nName it with --store, before the command.\n"
+    )
+    assert ("house" in done.stdout) is (command == ["status"])
+
+
+def test_status_without_backups_lists_the_vms_and_fails(world: World, tmp_path: Path) -> None:
+    empty, foreign, missing = (tmp_path / name for name in ("empty", "foreign", "missing"))
+    empty.mkdir()
+    foreign.mkdir()
+    (foreign / "photo.jpg").write_text("theirs")
+    cases = [
+        (empty, "it is empty, there are no backups yet", "Is its disk mounted?"),
+        (foreign, "it holds no backups yet", "Make a backup first"),
+        (missing, "it does not exist", "Create it"),
+    ]
+    for world.store, reason, hint in cases:
+        with unchanged(tmp_path):
+            done = world.call("status", expect=1)
+            assert "no backup folder" in done.stdout
+            assert "house" in done.stdout
+            assert f"{str(world.store)!r} cannot be used: {reason}" in done.stderr
+            assert hint in done.stderr
+            data = json.loads(world.call("status", "house", "--json", expect=1).stdout)
+            assert data["error"]["code"] == "store-refused"
+            assert [vm["vm"] for vm in data["vms"]] == ["house"]
 
 
 def test_a_read_only_backup_folder_is_good_for_reading(world: World, tmp_path: Path) -> None:
@@ -327,7 +357,7 @@ def test_bad_points(world: World, tmp_path: Path, point: str, code: int) -> None
         for command in (["verify"], ["restore", "--to", str(tmp_path / "x")]):
             done = world.call(*command, "--", "house", wanted, expect=code)
             assert repr(wanted)[1:-1] in done.stderr
-            assert ("<series>/<number>" if code == 2 else "vm-babysitter points") in done.stderr
+            assert ("<series>/<number>" if code == 2 else " points` lists") in done.stderr
 
 
 def test_places_that_a_restore_cannot_fill(world: World, tmp_path: Path) -> None:

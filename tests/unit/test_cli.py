@@ -29,6 +29,7 @@ from vm_babysitter.cli import render_plans, render_points, render_results
 from vm_babysitter.cli.composition import Effort, Place
 from vm_babysitter.cli.main import cli
 from vm_babysitter.cli.session import show
+from vm_babysitter.cli.suggest import Suggest
 from vm_babysitter.domain.backup_plan import plan_backup
 from vm_babysitter.domain.chain import UnreadablePoint
 from vm_babysitter.domain.diagnosis import diagnose
@@ -67,6 +68,7 @@ def app(ram_path: Path) -> FakeApp:
 # --- how hard it works
 
 
+SUGGEST = Suggest(Place("qemu:///system", None))
 COMMANDS = (
     ("backup", NAME),
     ("verify", NAME),
@@ -149,7 +151,8 @@ def test_an_error_is_told_with_its_way_out_and_ends_with_its_code(
     app.error = error
     result = app.call("vms")
     assert (result.exit_code, result.stdout) == (code, "")
-    assert result.stderr == f"Error: {error.message}\n" + (f"{error.hint}\n" if error.hint else "")
+    hint = error.hint.replace("`vm-babysitter ", "`vm-babysitter --standalone ")
+    assert result.stderr == f"Error: {error.message}\n" + (f"{hint}\n" if hint else "")
 
 
 @pytest.mark.parametrize(("error", "code"), ERRORS, ids=lambda e: getattr(e, "code", ""))
@@ -160,7 +163,7 @@ def test_programs_get_an_error_as_data(app: FakeApp, error: BabysitterError, cod
     assert problem == {
         "code": error.code,
         "message": error.message,
-        "hint": error.hint,
+        "hint": error.hint.replace("`vm-babysitter ", "`vm-babysitter --standalone "),
         "fields": error.fields,
     }
 
@@ -276,7 +279,9 @@ def test_a_plan_says_that_it_does_not_know_what_it_does_not_know(app: FakeApp) -
     plan = plan_backup([disk], states, known)
     vm = app.world.vm.describe()
     found = diagnose(Facts(vm.name, vm.uuid, (known,), vm, tuple(states.values()), next=plan))
-    text = render_plans.plan_text(Diagnosed(found, vm, Planned(plan, known, (disk,), states)))
+    text = render_plans.plan_text(
+        Diagnosed(found, vm, Planned(plan, known, (disk,), states)), SUGGEST
+    )
     assert re.search(r"^vda +not known yet +only what changed is read", text, re.MULTILINE)
     assert "It reads at least about 0 bytes" in text
 

@@ -114,4 +114,6 @@ def test_each_error_ends_with_the_promised_code() -> None:
         "damaged": 12,
         "point-damaged": 12,
         "cancelled": 130,
+        "daemon-missing": 20,
+        "store-not-given": 2,
     }

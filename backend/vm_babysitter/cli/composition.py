@@ -17,6 +17,8 @@ from vm_babysitter.engine.restore import Restore
 from vm_babysitter.engine.verify import Verify
 from vm_babysitter.ports import Hypervisor, Observer, Store, ThisHost
 
+DEFAULT_URI = "qemu:///system"
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -57,8 +59,8 @@ class App(Protocol):
     def store(self) -> Store:
         """Open the backup folder."""
 
-    def diagnoser(self) -> AbstractContextManager[Diagnoser]:
-        """Diagnose VMs and plan their backups."""
+    def diagnoser(self, *, with_store: bool = True) -> AbstractContextManager[Diagnoser]:
+        """Diagnose VMs and plan their backups, ``with_store`` by what is in the backup folder."""
 
     def backup(
         self, effort: Effort = FULL_SPEED, *, compress: bool = False

@@ -7,14 +7,18 @@ from pathlib import Path
 import click
 
 from vm_babysitter.cli import on_store, on_vms
-from vm_babysitter.cli.composition import Compose, Place
+from vm_babysitter.cli.commands import Commands
+from vm_babysitter.cli.composition import DEFAULT_URI, Compose, Place
+from vm_babysitter.cli.options import FOLDER
+from vm_babysitter.cli.output import have_streams
 from vm_babysitter.cli.session import Session
+from vm_babysitter.cli.suggest import PROGRAM
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--standalone", is_flag=True, help="Do the work in this process, without a daemon.")
-@click.option("--uri", default="qemu:///system", show_default=True, help="The libvirt to talk to.")
-@click.option("--store", type=click.Path(path_type=Path), help="The backup folder.")
+@click.option("--uri", default=DEFAULT_URI, show_default=True, help="The libvirt to talk to.")
+@click.option("--store", type=FOLDER, help="The backup folder.")
 @click.option(
     "--allow-ram-store", is_flag=True, help="Accept a backup folder in RAM (for tests only)."
 )
@@ -49,8 +53,9 @@ for command in (
 
 def run(compose: Compose, arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with an exit code of ``Exit``."""
+    have_streams()
     cli.main(
         args=list(sys.argv[1:] if arguments is None else arguments),
-        prog_name="vm-babysitter",
+        prog_name=PROGRAM,
         obj=compose,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from vm_babysitter.cli.composition import Effort
-from vm_babysitter.cli.options import effort_options, json_option
+from vm_babysitter.cli.options import FOLDER, effort_options, json_option
 from vm_babysitter.cli.render_check import check_text
 from vm_babysitter.cli.render_points import points_data, points_text
 from vm_babysitter.cli.render_results import restore_data, restore_text, verify_text
@@ -61,7 +61,7 @@ def verify(
 @click.option(
     "--to",
     required=True,
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     help="A new or empty folder for the images and the VM's definition.",
 )
 @click.option("--disk", "disks", multiple=True, help="Only this disk; may be given repeatedly.")
@@ -88,7 +88,7 @@ def restore(
 
 
 @click.command("check-store", short_help="Say whether a folder is fit to hold backups.")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=FOLDER)
 @click.option(
     "--take-over", is_flag=True, help="Give the backup folder to this host, whoever has it."
 )

@@ -1,9 +1,11 @@
 """Commands about VMs, which need libvirt."""
 
 import click
+import msgspec
 
-from vm_babysitter.cli.composition import Effort
+from vm_babysitter.cli.composition import App, Effort
 from vm_babysitter.cli.options import effort_options, json_option, track_snapshots_option
+from vm_babysitter.cli.output import say
 from vm_babysitter.cli.render_health import (
     diagnosis_data,
     diagnosis_text,
@@ -15,11 +17,11 @@ from vm_babysitter.cli.render_health import (
 )
 from vm_babysitter.cli.render_plans import plan_data, plan_text, vms_data, vms_text
 from vm_babysitter.cli.render_results import backup_data, backup_text, convert_text
-from vm_babysitter.cli.session import Session, say, show
-from vm_babysitter.domain.errors import Exit
+from vm_babysitter.cli.session import Session, show
+from vm_babysitter.domain.errors import BabysitterError, Exit, VmNotFound
 from vm_babysitter.domain.repair_plan import RepairPolicy, plan_repair
 from vm_babysitter.domain.reread import DEFAULT_RUNS
-from vm_babysitter.engine.diagnosing import Wishes
+from vm_babysitter.engine.diagnosing import Diagnosed, Wishes
 
 
 @click.command()
@@ -44,9 +46,10 @@ def plan(session: Session, vm: str, full: bool, track_snapshots: bool, as_json: 
         found = diagnoser.diagnose(vm, Wishes(full, track_snapshots))
         if found.error is not None:
             if not as_json:
-                say(diagnosis_text(found.diagnosis, plan_repair(found.diagnosis)))
+                health = plan_repair(found.diagnosis)
+                say(diagnosis_text(found.diagnosis, health, session.suggest))
             raise found.error
-    show(as_json, lambda: plan_data(found), lambda: plan_text(found))
+    show(as_json, lambda: plan_data(found), lambda: plan_text(found, session.suggest))
 
 
 @click.command()
@@ -54,17 +57,42 @@ def plan(session: Session, vm: str, full: bool, track_snapshots: bool, as_json: 
 @json_option
 @click.pass_obj
 def status(session: Session, vm: str | None, as_json: bool) -> None:
-    """Say whether the backups of VM, or of all VMs, are good, and what is done if not."""
-    with session.app(as_json=as_json) as app, app.diagnoser() as diagnoser:
-        found = tuple(diagnoser.all()) if vm is None else (diagnoser.diagnose(vm),)
+    """Say whether the backups of VM, or of all VMs, are good, and what is done if not.
+
+    Without a backup folder that can be used the VMs are listed all the same, and it fails.
+    """
+    with session.app(as_json=as_json) as app:
+        missing = _without_store(app)
+        found = _diagnosed(app, vm, missing)
     diagnoses = [each.diagnosis for each in found]
     planned = [(diagnosis, plan_repair(diagnosis)) for diagnosis in diagnoses]
-    show(
-        as_json,
-        lambda: [diagnosis_data(*each) for each in planned],
-        lambda: status_text(planned),
-    )
+    known = missing is None
+    data = [diagnosis_data(*each, known=known) for each in planned]
+    if missing is not None:
+        if not as_json:
+            say(status_text(planned, session.suggest, known=False))
+        session.fail(missing, as_json=as_json, vms=msgspec.to_builtins(data))
+    show(as_json, lambda: data, lambda: status_text(planned, session.suggest))
     raise SystemExit(int(status_exit(diagnoses)))
+
+
+def _without_store(app: App) -> BabysitterError | None:
+    """Return why there is no backup folder to look into; None if there is one."""
+    try:
+        app.store()
+    except BabysitterError as error:
+        return error
+    return None
+
+
+def _diagnosed(app: App, vm: str | None, missing: BabysitterError | None) -> tuple[Diagnosed, ...]:
+    with app.diagnoser(with_store=missing is None) as diagnoser:
+        try:
+            return tuple(diagnoser.all()) if vm is None else (diagnoser.diagnose(vm),)
+        except VmNotFound as error:
+            if missing is not None:  # its backups may be all that is left of it
+                raise missing from error
+            raise
 
 
 @click.command()
@@ -84,7 +112,7 @@ def repair(session: Session, vm: str, remove_lost: bool, as_json: bool) -> None:
     """
     with session.app(as_json=as_json) as app, app.repair() as work:
         result = work.run(vm, RepairPolicy(remove_lost))
-    show(as_json, lambda: repair_data(result), lambda: repair_text(result))
+    show(as_json, lambda: repair_data(result), lambda: repair_text(result, session.suggest))
     raise SystemExit(int(repair_exit(result)))
 
 
@@ -162,4 +190,4 @@ def convert(
         raise click.UsageError("--lose-changes goes with --undo only.")
     with session.app(as_json=as_json) as app, app.convert(effort) as (there, back):
         result = back.run(vm, disk, lose_changes=lose_changes) if undo else there.run(vm, disk)
-    show(as_json, lambda: result, lambda: convert_text(result))
+    show(as_json, lambda: result, lambda: convert_text(result, session.suggest))

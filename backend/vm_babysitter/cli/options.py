@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -31,6 +32,20 @@ class Rate(click.ParamType[int]):
             self.fail(f"{value!r} is too little; the least is 64K.", param, context)
         return rate
 
+
+class Folder(click.Path):
+    """A path that is not empty: that of an unset variable would be the current folder."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> Any:
+        """Return a path; an empty text is a usage error."""
+        if value == "":
+            self.fail("is empty; name a folder.", param, context)
+        return super().convert(value, param, context)
+
+
+FOLDER = Folder(path_type=Path)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 

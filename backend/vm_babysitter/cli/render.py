@@ -1,6 +1,5 @@
 """Results as text for people and as plain data for programs: what several of them share."""
 
-import shlex
 from collections.abc import Sequence
 
 from vm_babysitter.domain.point import Point
@@ -32,10 +31,3 @@ def stored_text(point: Point) -> str:
         return stored
     content = sum(d.written_bytes for d in point.disks)
     return f"{stored} ({format_bytes(content)} compressed with {' and '.join(ways)})"
-
-
-def convert_command(vm: str, target: str, *options: str) -> str:
-    """Return the command that converts a disk, ready for a shell."""
-    options_end = ["--"] if vm.startswith("-") else []
-    words = ["vm-babysitter", "--standalone", "convert", *options, *options_end, vm, target]
-    return shlex.join(words)

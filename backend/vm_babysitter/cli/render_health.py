@@ -1,12 +1,12 @@
 """Diagnoses and repairs as text for people and as plain data for programs."""
 
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from vm_babysitter.cli.render import table
+from vm_babysitter.cli.suggest import Suggest
 from vm_babysitter.domain.diagnosis import Diagnosis, Health, PointHealth
 from vm_babysitter.domain.errors import Exit
 from vm_babysitter.domain.findings import Finding, Weight
@@ -31,35 +31,44 @@ _HEALTH_SENTENCES = {
     Health.LOST: "The backups of {vm!r} are lost: no restore point can be restored as a whole.",
     Health.NONE: "There is no backup of {vm!r} yet.",
 }
+_NOT_KNOWN = "Whether there are backups of {vm!r} is not known."
 _MANY = 8
 
 
-def diagnosis_text(diagnosis: Diagnosis, plan: RepairPlan) -> str:
-    """Say whether the backups of a VM are good, what is wrong, what is done, and what is lost."""
+def diagnosis_text(
+    diagnosis: Diagnosis, plan: RepairPlan, suggest: Suggest, *, known: bool = True
+) -> str:
+    """Say whether the backups of a VM are good, what is wrong, what is done, and what is lost.
+
+    ``known`` is whether there is a backup folder to look into.
+    """
     facts = diagnosis.facts
-    lines = [_HEALTH_SENTENCES[diagnosis.health].format(vm=facts.name)]
+    sentence = _HEALTH_SENTENCES[diagnosis.health] if known else _NOT_KNOWN
+    lines = [sentence.format(vm=facts.name)]
     for finding in diagnosis.findings:
-        lines += _finding_lines(finding)
+        lines += _finding_lines(finding, suggest)
     steps = [step for step in plan.steps if step.kind is not StepKind.BACKUP]
     if steps:
         lines.append("What is done about it:")
-        texts = [_step_text(step, facts.name) for step in steps]
+        texts = [_step_text(step, facts.name, suggest) for step in steps]
         lines += [f"  {number}. {text}" for number, text in enumerate(texts, start=1)]
-    if diagnosis.findings or diagnosis.lost:
+    if known and (diagnosis.findings or diagnosis.lost):
         lines.append(_loss_text(diagnosis))
     return "\n".join(lines)
 
 
-def _finding_lines(finding: Finding) -> list[str]:
-    lines = [f"  - {finding.what}"]
+def _finding_lines(finding: Finding, suggest: Suggest) -> list[str]:
+    lines = [f"  - {suggest.completed(finding.what)}"]
     shown = finding.evidence[:_MANY]
     lines += [f"      {piece}" for piece in shown]
     if len(finding.evidence) > len(shown):
         lines.append(f"      and {len(finding.evidence) - len(shown)} more")
+    if finding.way_out:
+        lines.append(f"      -> {suggest.completed(finding.way_out)}")
     return lines
 
 
-def _step_text(step: Step, vm: str) -> str:
+def _step_text(step: Step, vm: str, suggest: Suggest) -> str:
     words = step.what
     if step.read_bytes:
         time = f", about {format_duration(step.seconds)}" if step.seconds >= 1 else ""
@@ -67,9 +76,8 @@ def _step_text(step: Step, vm: str) -> str:
     if step.loss:
         words += f"; lost by it: {step.loss}"
     if step.needs_consent:
-        options_end = ["--"] if vm.startswith("-") else []
-        command = ["vm-babysitter", "--standalone", "repair", "--remove-lost", *options_end, vm]
-        words += f". Only if you say so: {shlex.join(command)}"
+        command = suggest.command("repair", vm, options=["--remove-lost"])
+        words += f". Only if you say so: {command}"
     elif step.by is By.BACKUP:
         words += " (the next backup)"
     return words
@@ -94,14 +102,14 @@ def _names(points: Sequence[PointHealth]) -> str:
     return f"{len(names)} restore {'point' if len(names) == 1 else 'points'}: {shown}"
 
 
-def diagnosis_data(diagnosis: Diagnosis, plan: RepairPlan) -> dict[str, Any]:
-    """Return the same as plain data."""
+def diagnosis_data(diagnosis: Diagnosis, plan: RepairPlan, *, known: bool = True) -> dict[str, Any]:
+    """Return the same as plain data; the health is None where it is not known."""
     facts = diagnosis.facts
     return {
         "vm": facts.name,
         "uuid": facts.uuid,
         "state": None if facts.vm is None else facts.vm.state,
-        "health": diagnosis.health,
+        "health": diagnosis.health if known else None,
         "newest": None if diagnosis.newest is None else diagnosis.newest.name,
         "unchanged_since": facts.current or None,
         "findings": [msgspec.to_builtins(finding) for finding in diagnosis.findings],
@@ -114,20 +122,26 @@ def diagnosis_data(diagnosis: Diagnosis, plan: RepairPlan) -> dict[str, Any]:
     }
 
 
-def status_text(found: Sequence[tuple[Diagnosis, RepairPlan]]) -> str:
-    """Say of each VM how its backups are, then what is wrong with those that are not good."""
+def status_text(
+    found: Sequence[tuple[Diagnosis, RepairPlan]], suggest: Suggest, *, known: bool = True
+) -> str:
+    """Say of each VM how its backups are, then what is wrong with those that are not good.
+
+    ``known`` is whether there is a backup folder to look into.
+    """
     if not found:
-        return "There is no VM, and no backup of one."
+        return "There is no VM, and no backup of one." if known else "There is no VM."
     rows = []
     for diagnosis, _ in found:
         vm = diagnosis.facts.vm
         state = "gone" if vm is None else str(vm.state)
         newest = "-" if diagnosis.newest is None else diagnosis.newest.name
-        rows.append((diagnosis.facts.name, state, newest, _health_words(diagnosis)))
+        words = _health_words(diagnosis) if known else "not known: no backup folder"
+        rows.append((diagnosis.facts.name, state, newest, words))
     lines = [table(("VM", "STATE", "NEWEST POINT", "BACKUPS"), rows)]
     for diagnosis, plan in found:
         if _worth_telling(diagnosis):
-            lines += ["", diagnosis_text(diagnosis, plan)]
+            lines += ["", diagnosis_text(diagnosis, plan, suggest, known=known)]
     return "\n".join(lines)
 
 
@@ -156,14 +170,14 @@ def status_exit(found: Sequence[Diagnosis]) -> Exit:
     return Exit.WARNINGS if wrong else Exit.OK
 
 
-def repair_text(result: Repaired) -> str:
+def repair_text(result: Repaired, suggest: Suggest) -> str:
     """Say what was repaired, and how the backups are now."""
     lines = [f"Done: {step.what}." for step in result.done]
     lines += [f"Not done yet: {step.what}." for step in result.left]
     lines += [f"Tried in vain, more is wrong: {step.what}." for step in result.failed]
     if not lines:
         lines = ["Nothing was to be repaired."]
-    return "\n".join([*lines, diagnosis_text(result.after.diagnosis, result.plan)])
+    return "\n".join([*lines, diagnosis_text(result.after.diagnosis, result.plan, suggest)])
 
 
 def repair_exit(result: Repaired) -> Exit:

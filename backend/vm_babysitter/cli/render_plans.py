@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 
-from vm_babysitter.cli.render import convert_command, table
+from vm_babysitter.cli.render import table
 from vm_babysitter.cli.render_health import diagnosis_data, diagnosis_text
+from vm_babysitter.cli.suggest import Suggest
 from vm_babysitter.domain.chain import Chain
 from vm_babysitter.domain.cost import Cost, estimate
 from vm_babysitter.domain.point import Method, Point
@@ -62,20 +63,20 @@ def vms_data(vms: Sequence[Vm]) -> list[dict[str, Any]]:
     ]
 
 
-def plan_text(found: Diagnosed) -> str:
+def plan_text(found: Diagnosed, suggest: Suggest) -> str:
     """Say how the backups are, then what the next one would do and why."""
     diagnosis = found.diagnosis
     lines = []
     if diagnosis.points or diagnosis.findings:
-        lines.append(diagnosis_text(diagnosis, plan_repair(diagnosis)))
+        lines.append(diagnosis_text(diagnosis, plan_repair(diagnosis), suggest))
     if found.current is not None:
         lines.append(_unchanged_text(*found.current))
     if found.planned is not None:
-        lines.append(_next_text(diagnosis.facts.name, found.planned))
+        lines.append(_next_text(diagnosis.facts.name, found.planned, suggest))
     return "\n".join(lines)
 
 
-def _next_text(vm: str, planned: Planned) -> str:
+def _next_text(vm: str, planned: Planned, suggest: Suggest) -> str:
     plan, cost = planned.plan, _cost(planned)
     kind = "a full backup, in a new backup series" if plan.new_chain else "an increment"
     lines = [f"The next backup of {vm!r} is {kind}:"]
@@ -90,7 +91,7 @@ def _next_text(vm: str, planned: Planned) -> str:
     lines += [table(("DISK", "READS ABOUT", "HOW", "WHY"), rows), _cost_text(cost)]
     lines += [
         f"Disk {c.target} can be converted so that only its changes are read, while the VM is off: "
-        + convert_command(vm, c.target)
+        + suggest.command("convert", vm, c.target)
         for c in cost.disks
         if c.convertible
     ]

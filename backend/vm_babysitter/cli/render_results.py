@@ -6,7 +6,8 @@ from typing import Any
 import click
 import msgspec
 
-from vm_babysitter.cli.render import convert_command, stored_bytes, stored_text
+from vm_babysitter.cli.render import stored_bytes, stored_text
+from vm_babysitter.cli.suggest import Suggest
 from vm_babysitter.engine.backup import BackedUp
 from vm_babysitter.engine.conversion import Converted
 from vm_babysitter.engine.restore import Restored
@@ -95,7 +96,7 @@ def restore_data(result: Restored) -> dict[str, Any]:
     }
 
 
-def convert_text(result: Converted) -> str:
+def convert_text(result: Converted, suggest: Suggest) -> str:
     """Say what image a disk has now, where the other one is, and how to go back."""
     image, kept = click.format_filename(result.image), click.format_filename(result.kept)
     if result.undone:
@@ -110,5 +111,5 @@ def convert_text(result: Converted) -> str:
         f"image.\n  {image}\n"
         f"The raw image is kept until you delete it, best when the VM has run well for a while:\n"
         f"  {kept}\n"
-        f"To go back: {convert_command(result.vm, result.disk, '--undo')}"
+        f"To go back: {suggest.command('convert', result.vm, result.disk, options=['--undo'])}"
     )

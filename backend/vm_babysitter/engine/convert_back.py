@@ -1,5 +1,6 @@
 """Gives a converted disk its raw image back, if nothing the VM wrote is lost by it."""
 
+import shlex
 from pathlib import Path
 
 from vm_babysitter.domain.conversion import (
@@ -13,6 +14,8 @@ from vm_babysitter.domain.conversion import (
 )
 from vm_babysitter.domain.vm import Disk, Vm
 from vm_babysitter.engine.conversion import Converted, ConvertTools, Guard, Switch, claimed_disk
+
+_LOSE_CHANGES = ("vm-babysitter", "convert", "--undo", "--lose-changes")
 
 
 class ConvertBack:
@@ -50,11 +53,12 @@ class ConvertBack:
             guard.check_unused(note.new_path, new)
             guard.check_unused(note.old_path, old)
             if not lose_changes and not self._same(note, old, new):
+                command = shlex.join([*_LOSE_CHANGES, "--", name, target])
                 raise guard.refuse(
                     f"since its conversion{_since(note)} it was written to; all that would be lost "
                     f"with the old image {note.old_source!r}",
                     "Leave it as it is, or give up what was written since: "
-                    "`convert --undo --lose-changes`. The qcow2 image is kept either way.",
+                    f"`{command}`. The qcow2 image is kept either way.",
                 )
             if old.size < note.old.size:
                 raise guard.refuse(

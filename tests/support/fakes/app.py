@@ -13,6 +13,7 @@ from tests.support.engine_world import EngineWorld
 from tests.support.points import MIB
 from vm_babysitter.cli.composition import Effort, Place
 from vm_babysitter.cli.main import cli
+from vm_babysitter.domain.errors import BabysitterError
 from vm_babysitter.domain.lease import Lease
 from vm_babysitter.domain.store_check import Place as FoundPlace
 from vm_babysitter.engine.backup import Backup
@@ -89,6 +90,7 @@ class FakeApp:
     world: EngineWorld
     answers: Answers = field(default_factory=Answers)
     error: Exception | None = None
+    no_store: BabysitterError | None = None
     places: list[Place] = field(default_factory=list)
     to: list[Path] = field(default_factory=list)
     efforts: list[Effort] = field(default_factory=list)
@@ -107,11 +109,13 @@ class FakeApp:
         yield self.world.hypervisor
 
     def store(self) -> Store:
+        if self.no_store is not None:
+            raise self.no_store
         return self.world.store
 
     @contextmanager
-    def diagnoser(self) -> Iterator[Diagnoser]:
-        yield Diagnoser(self.world.tools().sight, self.world.store)
+    def diagnoser(self, *, with_store: bool = True) -> Iterator[Diagnoser]:
+        yield Diagnoser(self.world.tools().sight, self.world.store if with_store else None)
 
     @contextmanager
     def repair(self) -> Iterator[Repair]:

@@ -74,6 +74,12 @@ def check_new_place(path: Path) -> None:
 
 def check_holds_backups(path: Path) -> None:
     """Refuse to read a folder without any backups. Raises StoreRefused."""
+    if not any(path.iterdir()):
+        raise StoreRefused(
+            str(path),
+            "it is empty, there are no backups yet",
+            "Is its disk mounted? If it is new, make a backup first; else name another folder.",
+        )
     if not any(map(_has_backups, path.iterdir())):
         raise StoreRefused(
             str(path), "it holds no backups yet", "Make a backup first, or name another folder."

@@ -9,6 +9,7 @@ Those that import them need not know in which module each is.
 from vm_babysitter.domain.errors.asked import (
     Busy,
     Cancelled,
+    DaemonMissing,
     InvalidInput,
 )
 from vm_babysitter.domain.errors.base import (
@@ -21,6 +22,7 @@ from vm_babysitter.domain.errors.host import (
     ProgramMissing,
     ScratchUnfit,
     SpaceRunningOut,
+    SystemFailed,
 )
 from vm_babysitter.domain.errors.images import (
     ConnectionLost,
@@ -34,6 +36,7 @@ from vm_babysitter.domain.errors.store import (
     PointDamaged,
     PointNotFound,
     StoreFailed,
+    StoreNotGiven,
     StoreRefused,
     StoreTaken,
     UnsupportedFormat,
@@ -58,6 +61,7 @@ __all__ = [
     "CommandFailed",
     "ConnectionLost",
     "ConversionFailed",
+    "DaemonMissing",
     "Damaged",
     "Exit",
     "HypervisorError",
@@ -75,8 +79,10 @@ __all__ = [
     "ScratchUnfit",
     "SpaceRunningOut",
     "StoreFailed",
+    "StoreNotGiven",
     "StoreRefused",
     "StoreTaken",
+    "SystemFailed",
     "TransferFailed",
     "UnsupportedFormat",
     "VmInUse",

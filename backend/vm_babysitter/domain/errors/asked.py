@@ -41,3 +41,15 @@ class Cancelled(BabysitterError):
     exit_code: ClassVar[Exit] = Exit.CANCELLED
     template: ClassVar[str] = "Stopped on request."
     hint_template: ClassVar[str] = "Nothing that was there before is lost."
+
+
+@dataclass(eq=False)
+class DaemonMissing(BabysitterError):
+    """Nobody is there to do the work."""
+
+    code: ClassVar[str] = "daemon-missing"
+    exit_code: ClassVar[Exit] = Exit.UNREACHABLE
+    template: ClassVar[str] = "There is no daemon to talk to."
+    hint_template: ClassVar[str] = (
+        "Have the work done without one: `vm-babysitter --standalone …`, with the option first."
+    )

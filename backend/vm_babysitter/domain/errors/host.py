@@ -82,3 +82,12 @@ class ProgramMissing(BabysitterError):
     hint_template: ClassVar[str] = "{way_out}"
     program: str
     way_out: str = "Install it, or put it on the PATH."
+
+
+@dataclass(eq=False)
+class SystemFailed(BabysitterError):
+    """The operating system refused something that nobody has thought of."""
+
+    code: ClassVar[str] = "system-failed"
+    template: ClassVar[str] = "The system refused: {reason}."
+    reason: str

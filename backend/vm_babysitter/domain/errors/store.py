@@ -101,3 +101,13 @@ class Damaged(BabysitterError):
     path: str
     reason: str
     way_out: str = ""
+
+
+@dataclass(eq=False)
+class StoreNotGiven(BabysitterError):
+    """It was not said where the backups are."""
+
+    code: ClassVar[str] = "store-not-given"
+    exit_code: ClassVar[Exit] = Exit.USAGE
+    template: ClassVar[str] = "No backup folder is given."
+    hint_template: ClassVar[str] = "Name it with --store, before the command."

@@ -1,0 +1,70 @@
+"""Writes to standard output and error, whatever these are."""
+
+import codecs
+import io
+import json
+import os
+import sys
+from typing import Any
+
+import click
+
+
+def have_streams() -> None:
+    """Have something open as standard input, output and error, of those that are closed.
+
+    Else the next file that is opened, an image for instance, would get the number of standard
+    error, and libvirt's messages would be written into it.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            while os.open(os.devnull, os.O_RDWR) < number:
+                pass
+
+
+def say(text: str) -> None:
+    """Print a text that may have names in it which the terminal, or UTF-8, has no letters for.
+
+    That nobody reads it any more (``| head -1``) is no failure of what was done.
+
+    Raises:
+        OSError: it cannot be written, since the disk is full for instance.
+    """
+    encoding = _encoding()
+    try:
+        click.echo(text.encode(encoding, errors="backslashreplace").decode(encoding))
+    except BrokenPipeError:
+        _give_up_output()
+    except OSError:
+        _give_up_output()
+        raise
+
+
+def say_json(data: Any, indent: int | None = None) -> None:
+    """Print data for programs. Raises OSError as ``say`` does."""
+    say(json.dumps(data, ensure_ascii=_encoding() != "utf-8", indent=indent))
+
+
+def complain(text: str) -> None:
+    """Print a text on standard error; it is lost if nobody is there."""
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        return
+
+
+def _encoding() -> str:
+    return codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name
+
+
+def _give_up_output() -> None:
+    """Have what is still to be written, at the end for instance, go nowhere."""
+    try:
+        number = sys.stdout.fileno()
+    except (io.UnsupportedOperation, ValueError, AttributeError):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)

@@ -1,0 +1,37 @@
+"""Commands that are suggested to the user, ready for the shell that this one was called from."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vm_babysitter.cli.composition import DEFAULT_URI, Place
+
+PROGRAM = "vm-babysitter"
+_NAMED = re.compile(f"`{PROGRAM} (?:--standalone )?")
+
+
+@dataclass(frozen=True, slots=True)
+class Suggest:
+    """Writes commands with the options that say where things are, as they were given."""
+
+    place: Place
+
+    def command(self, verb: str, *arguments: str, options: Sequence[str] = ()) -> str:
+        """Return a command, quoted; ``arguments`` may be anything, VMs' names for instance."""
+        end = ["--"] if any(argument.startswith("-") for argument in arguments) else []
+        return shlex.join([*self._program(), verb, *options, *end, *arguments])
+
+    def completed(self, text: str) -> str:
+        """Return a text with these options put into the commands that it names in backquotes."""
+        return _NAMED.sub(lambda _: f"`{shlex.join(self._program())} ", text)
+
+    def _program(self) -> list[str]:
+        words = [PROGRAM, "--standalone"]
+        if self.place.uri != DEFAULT_URI:
+            words += ["--uri", self.place.uri]
+        if self.place.store is not None:
+            words += ["--store", str(self.place.store)]
+        if self.place.allow_ram_store:
+            words.append("--allow-ram-store")
+        return words
