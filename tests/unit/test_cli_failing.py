@@ -1,6 +1,7 @@
 """How the command line fails: no failure is silent, and programs are told of each."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -54,7 +55,8 @@ def test_status_without_backups_lists_the_vms_and_fails(
     assert result.stderr == f"Error: {problem.message}\n{problem.hint}\n"
     data = app.json("status", *vm, code=code)
     assert data["error"]["code"] == problem.code
-    assert [(each["vm"], each["health"]) for each in data["vms"]] == [(NAME, None)]
+    (found,) = data["vms"]
+    assert (found["vm"], found["health"], found["steps"]) == (NAME, None, [])
 
 
 def test_status_without_backups_says_nothing_about_them(app: FakeApp) -> None:
@@ -209,6 +211,17 @@ def test_no_file_takes_the_place_of_a_closed_stream(closed: str, tmp_path: Path)
     done = in_a_shell(f'"$@" {closed}', code)
     assert done.returncode == 0, done.stderr
     assert path.read_text() == "True"
+
+
+def test_the_same_is_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("vm_babysitter.test.once")
+    log.addHandler(output.Once())
+    for _ in range(3):
+        log.warning("%s is damaged", "this")
+        log.warning("%s is damaged", "that")
+        log.info("by the way")
+    log.handlers.clear()
+    assert capsys.readouterr().err == "this is damaged\nthat is damaged\n"
 
 
 def test_nothing_that_is_open_is_touched() -> None:

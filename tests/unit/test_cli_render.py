@@ -20,6 +20,11 @@ def test_a_table_has_columns_of_equal_width_and_no_blanks_at_line_ends() -> None
     assert text.splitlines() == ["A    LONG    LAST", "aaa  b       c", "     bbbbbb"]
 
 
+def test_letters_that_take_two_columns_or_none_do_not_shift_what_follows() -> None:
+    text = render.table(("A", "B"), [("猫", "1"), ("e\u0301x", "2"), ("ab", "3")])
+    assert text.splitlines() == ["A   B", "猫  1", "e\u0301x  2", "ab  3"]
+
+
 @given(st.lists(st.tuples(*[st.text("ab{}", max_size=6)] * 3)))
 def test_columns_of_any_table_begin_at_the_same_place(rows: list[tuple[str, str, str]]) -> None:
     header = ("one", "two", "three")

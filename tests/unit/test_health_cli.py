@@ -1,5 +1,6 @@
 """`status`, `plan` and `repair`: what they say, and how they end."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,15 @@ def test_programs_are_told_what_was_tried_in_vain(app: FakeApp) -> None:
     data = app.json("repair", NAME, code=3)
     assert (data["done"], data["left"]) == ([], [])
     assert [step["kind"] for step in data["failed"]] == ["relink"]
+
+
+def test_what_can_be_done_about_an_oddity_is_told(app: FakeApp) -> None:
+    app.world.backup()
+    (vm,) = (path.parent for path in app.world.path.glob("*/vm.json"))
+    shutil.copytree(vm, vm.with_name("a copy"))
+    (finding,) = app.json("status")[0]["findings"]
+    assert finding["way_out"]
+    assert f"      -> {finding['way_out']}\n" in app.call("plan", NAME).stdout
 
 
 def test_a_lost_point_is_named_and_its_removal_waits_for_a_word(app: FakeApp) -> None:

@@ -1,5 +1,6 @@
 """The command line: which commands there are, and the options that all have."""
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from vm_babysitter.cli import on_store, on_vms
 from vm_babysitter.cli.commands import Commands
 from vm_babysitter.cli.composition import DEFAULT_URI, Compose, Place
 from vm_babysitter.cli.options import FOLDER
-from vm_babysitter.cli.output import have_streams
+from vm_babysitter.cli.output import Once, have_streams
 from vm_babysitter.cli.session import Session
 from vm_babysitter.cli.suggest import PROGRAM
 
@@ -54,6 +55,7 @@ for command in (
 def run(compose: Compose, arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with an exit code of ``Exit``."""
     have_streams()
+    logging.getLogger("vm_babysitter").addHandler(Once())
     cli.main(
         args=list(sys.argv[1:] if arguments is None else arguments),
         prog_name=PROGRAM,

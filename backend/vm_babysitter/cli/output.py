@@ -3,6 +3,7 @@
 import codecs
 import io
 import json
+import logging
 import os
 import sys
 from typing import Any
@@ -53,6 +54,21 @@ def complain(text: str) -> None:
         click.echo(text, err=True)
     except OSError:
         return
+
+
+class Once(logging.Handler):
+    """Puts what is logged on standard error, the same only once: folders are looked at often."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it, if it is new."""
+        text = self.format(record)
+        if text not in self._said:
+            self._said.add(text)
+            complain(text)
 
 
 def _encoding() -> str:

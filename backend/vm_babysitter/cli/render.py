@@ -1,5 +1,6 @@
 """Results as text for people and as plain data for programs: what several of them share."""
 
+import unicodedata
 from collections.abc import Sequence
 
 from vm_babysitter.domain.point import Point
@@ -8,12 +9,26 @@ from vm_babysitter.lib.units import format_bytes
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return rows as columns of equal width, the last one left ragged."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header) - 1)]
+    columns = range(len(header) - 1)
+    widths = [max(_width(row[i]) for row in [header, *rows]) for i in columns]
     lines = []
     for row in [header, *rows]:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        padded = zip(row, widths, strict=False)
+        cells = [cell + " " * (width - _width(cell)) for cell, width in padded]
         lines.append("  ".join([*cells, row[-1]]).rstrip())
     return "\n".join(lines)
+
+
+def _width(text: str) -> int:
+    """Return how many columns of a terminal a text takes: some letters take two, some none."""
+    return sum(
+        0
+        if unicodedata.combining(letter)
+        else 2
+        if unicodedata.east_asian_width(letter) in "WF"
+        else 1
+        for letter in text
+    )
 
 
 def stored_bytes(point: Point) -> int:

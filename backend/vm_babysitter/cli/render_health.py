@@ -103,7 +103,7 @@ def _names(points: Sequence[PointHealth]) -> str:
 
 
 def diagnosis_data(diagnosis: Diagnosis, plan: RepairPlan, *, known: bool = True) -> dict[str, Any]:
-    """Return the same as plain data; the health is None where it is not known."""
+    """Return the same as plain data; where nothing is ``known``: no health, and no steps."""
     facts = diagnosis.facts
     return {
         "vm": facts.name,
@@ -117,7 +117,7 @@ def diagnosis_data(diagnosis: Diagnosis, plan: RepairPlan, *, known: bool = True
             {"point": p.name, "problem": p.problem, "disks": list(p.disks), "waits": p.waits}
             for p in diagnosis.points
         ],
-        "steps": [msgspec.to_builtins(step) for step in plan.steps],
+        "steps": [msgspec.to_builtins(step) for step in plan.steps] if known else [],
         "lost": list(plan.lost),
     }
 
