@@ -74,8 +74,11 @@ def test_a_disk_that_was_written_to_is_compared_and_goes_back_only_on_demand(hou
         house.vm.uuid, "vda", DiskSource(str(house.raw), "raw"), DiskSource(str(house.new), "qcow2")
     )
     house.raw.write_bytes(b"z" + house.content[1:])
-    with pytest.raises(NotConverted, match="all that would be lost"):
+    with pytest.raises(NotConverted, match="all that would be lost") as refused:
         house.back()
+    words = refused.value.hint.split("`")[1].split()
+    assert words[:5] == ["vm-babysitter", "convert", "--undo", "--lose-changes", "--"]
+    assert words[5:] == [house.vm.name, "vda"]
     house.back(lose_changes=True)
     house.assert_raw(house.new, house.note_path)
 
