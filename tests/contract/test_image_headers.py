@@ -19,7 +19,7 @@ from vm_babysitter.adapters.qemu.qcow2_format import CLUSTER
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.adapters.store import documents
 from vm_babysitter.domain.blocks import BLOCK_SIZE
-from vm_babysitter.domain.errors import Cancelled, Damaged, StoreFailed
+from vm_babysitter.domain.errors import Cancelled, Damaged
 from vm_babysitter.domain.point import Point, PointDisk
 
 MIB = 1 << 20
@@ -212,5 +212,5 @@ def test_an_image_that_is_too_short_or_gone(path: Path, disk: PointDisk) -> None
         with pytest.raises(Damaged):
             look(path, disk)
     path.mkdir()
-    with pytest.raises(StoreFailed):
+    with pytest.raises(Damaged, match="it is no file"):
         HEADERS.problem(path, disk)

@@ -3,7 +3,8 @@
 ``qemu-img rebase -u`` gives an image another backing file, and a flipped bit in the header can
 make all of it unreadable, though every block is still there. All that a header says follows from
 the manifest and from the order in which an image is written; the digest over all clusters, in
-which the header comes last, proves it before anything is written.
+which the header comes last, proves it before anything is written. It is written into the very file
+that was read: never through a link, nor into what has got its name meanwhile.
 """
 
 import os
@@ -55,8 +56,10 @@ class FileImageHeaders:
 
     def mend(self, path: Path, disk: PointDisk, passed: Passed = lambda _: None) -> bool:
         """See the port."""
+        if path.is_symlink():
+            return False
         with StoredFile(path) as file:
-            rest = blake3()
+            rest, identity = blake3(), file.identity
             for offset in range(0, file.size, _READ_SIZE):
                 part = file.read(offset, min(_READ_SIZE, file.size - offset))
                 hashes = list(fingerprints(part))
@@ -67,7 +70,7 @@ class FileImageHeaders:
             digest = rest.copy()
             digest.update(fingerprint(right))
             if digest.hexdigest() == disk.digest:
-                _put(path, right)
+                _put(path, identity, right)
                 return True
         return False
 
@@ -93,11 +96,15 @@ def _possible(disk: PointDisk) -> Iterator[bytes]:
             yield header(disk.virtual_size, backing, kind, tables)
 
 
-def _put(path: Path, content: bytes) -> None:
+def _put(path: Path, identity: tuple[int, int], content: bytes) -> None:
     """Write a header; if this is cut off, doing it again does not need what was there."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, flags)
         try:
+            state = os.fstat(descriptor)
+            if (state.st_dev, state.st_ino) != identity:
+                raise StoreFailed(str(path), "it was exchanged while it was checked")
             done = 0
             while done < len(content):
                 done += os.pwrite(descriptor, content[done:], done)

@@ -1,5 +1,6 @@
 """QEMU's image files, read and written through NBD; implements ``ports.ImageTool``."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -10,9 +11,7 @@ from vm_babysitter.adapters.qemu.emulator import PROGRAM, Emulator
 from vm_babysitter.adapters.qemu.export import Export, Way
 from vm_babysitter.adapters.qemu.nodes import Node, exclusive, shared_chain
 from vm_babysitter.adapters.qemu.qemu_nbd import QemuNbd
-from vm_babysitter.adapters.store.files import StoredFile
 from vm_babysitter.domain.errors import (
-    BabysitterError,
     Busy,
     CommandFailed,
     ImageUnreadable,
@@ -142,8 +141,12 @@ def _culprit(paths: Sequence[Path], output: str) -> Path:
 
 def _spare_page_cache(path: Path) -> None:
     """Tell the kernel that what QEMU has read of an image need not stay in memory."""
-    with suppress(BabysitterError), StoredFile(path) as file:
-        file.forget(0, 0)
+    with suppress(OSError):  # a hint only
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
 
 
 def _check_bitmap(path: Path, bitmap: str) -> None:

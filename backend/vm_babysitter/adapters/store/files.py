@@ -6,6 +6,7 @@ system would kill the process there.
 """
 
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from threading import Condition
@@ -128,23 +129,30 @@ class StoredFile:
     """A file of a restore point, open for reading at any place. Use as a context manager.
 
     Raises:
-        Damaged: if the file is missing, or ends where there should be data.
+        Damaged: if the file is missing or none, or ends where there should be data.
         StoreFailed: if it cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # A pipe would keep us waiting for ever without O_NONBLOCK.
+            self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise Damaged(str(path), "it is missing") from error
         except OSError as error:
             raise self._failed(error) from error
         try:
-            self.size = os.fstat(self._fd).st_size
+            state = os.fstat(self._fd)
         except OSError as error:
             os.close(self._fd)
             raise self._failed(error) from error
+        if not stat.S_ISREG(state.st_mode):
+            os.close(self._fd)
+            raise Damaged(str(path), "it is no file")
+        self.size = state.st_size
+        self.identity = (state.st_dev, state.st_ino)
+        """Tells the file that was opened from whatever gets its name."""
 
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly ``length`` bytes from ``offset``."""

@@ -19,6 +19,7 @@ from vm_babysitter.adapters.store.documents import (
     failing,
 )
 from vm_babysitter.adapters.store.draft import LocalDraft, NewImage
+from vm_babysitter.adapters.store.files import StoredFile
 from vm_babysitter.adapters.store.index_file import IndexReader
 from vm_babysitter.adapters.store.lease import StoreLease
 from vm_babysitter.adapters.store.merged_index import MergedIndex
@@ -89,7 +90,7 @@ class LocalStore:
     def lock(self) -> Iterator[None]:
         """See the port."""
         path = self._path / layout.LOCK_FILE
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = failing(path, lambda: os.open(path, flags, 0o600))
         try:
             try:
@@ -98,6 +99,9 @@ class LocalStore:
                 raise Busy(
                     f"The backup folder {str(self._path)!r}", "another process is writing to it"
                 ) from error
+            except OSError as error:
+                reason = f"it cannot be locked ({error.strerror})"
+                raise StoreFailed(str(path), reason) from error
             self._lease.claim()
             yield
         finally:
@@ -227,7 +231,7 @@ class LocalStore:
         directory = self._find_vm(vm_uuid)
         if directory is not None:
             for entry in failing(directory, lambda: sorted(directory.iterdir())):
-                if layout.CHAIN_PATTERN.fullmatch(entry.name) and entry.is_dir():
+                if layout.CHAIN_PATTERN.fullmatch(entry.name):
                     remove_empty_chain(entry)
 
     def image_path(self, vm_uuid: str, chain: Chain, point: Point, disk: PointDisk) -> Path:
@@ -335,13 +339,9 @@ def open_store(  # noqa: PLR0913
 
 
 def digest_plain(path: Path) -> str:
-    """Return the BLAKE3 digest of a file's content in hex. Raises StoreFailed."""
-
-    def compute() -> str:
-        digest = blake3()
-        with path.open("rb") as file:
-            while chunk := file.read(_READ_SIZE):
-                digest.update(chunk)
-        return digest.hexdigest()
-
-    return failing(path, compute)
+    """Return the BLAKE3 digest of a file's content in hex. Raises Damaged, StoreFailed."""
+    digest = blake3()
+    with StoredFile(path) as file:
+        for offset in range(0, file.size, _READ_SIZE):
+            digest.update(file.read(offset, min(_READ_SIZE, file.size - offset)))
+    return digest.hexdigest()

@@ -1,5 +1,6 @@
 """Removing what an unfinished attempt left in the store, so that a crash half way is harmless."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -13,11 +14,13 @@ def remove_attempt(chain: Path, attempt: Attempt, *, keep_mark: bool = False) ->
     """Remove an unfinished point and then its mark; of a committed point only the mark.
 
     The mark goes last: a crash in between leaves a directory that still counts as unfinished.
+    A link that somebody has put in its place stays, and what it leads to.
     """
     point, mark = chain / attempt.directory, chain / layout.attempt_file(attempt.directory)
 
     def remove() -> None:
-        if point.is_dir() and not (point / layout.POINT_FILE).exists():
+        theirs = point.is_symlink() or not point.is_dir()
+        if not theirs and not os.path.lexists(point / layout.POINT_FILE):
             shutil.rmtree(point)
             fsync_directory(chain)
         if not keep_mark:
@@ -31,10 +34,12 @@ def remove_empty_chain(chain: Path) -> None:
     """Remove the directory of a chain if there is nothing in it but what beginning it wrote.
 
     Of any other chain remove the marks of attempts that were never completed: nothing tells of
-    them, and no attempt is under way.
+    them, and no attempt is under way. One that is a link is somebody else's.
     """
 
     def remove() -> None:
+        if chain.is_symlink() or not chain.is_dir():
+            return
         entries = list(chain.iterdir())
         if all(layout.BEGUN_CHAIN_PATTERN.fullmatch(entry.name) for entry in entries):
             for entry in entries:

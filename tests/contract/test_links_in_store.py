@@ -1,0 +1,201 @@
+"""Links, pipes and swapped folders in a backup folder: root neither removes nor writes by them."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.contract.test_image_headers import HEADERS, image
+from tests.support.engine_world import EngineWorld
+from vm_babysitter.adapters.qemu.image_headers import FileImageHeaders
+from vm_babysitter.adapters.qemu.qcow2_format import CLUSTER
+from vm_babysitter.adapters.store import documents
+from vm_babysitter.domain.chain import Chain, Removal
+from vm_babysitter.domain.errors import InvalidInput, StoreFailed
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> EngineWorld:
+    """A chain of three points."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    world = EngineWorld(folder)
+    for number in range(3):
+        world.disk.write(0, bytes([number + 1]) * 1000)
+        world.backup()
+    return world
+
+
+def chain_folder(world: EngineWorld) -> Path:
+    (path,) = world.path.glob("*/20*Z")
+    return path
+
+
+def only(world: EngineWorld) -> Chain:
+    (chain,) = world.chains()
+    return chain
+
+
+def seqs(world: EngineWorld) -> list[int]:
+    return [stored.point.seq for stored in only(world).points]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+# -- removing points --------------------------------------------------------------------------
+
+
+def test_a_mark_beside_a_link_removes_nothing_behind_it(world: EngineWorld, tmp_path: Path) -> None:
+    outside = tmp_path / "etc"
+    outside.mkdir()
+    for name in ("passwd", "point.json"):
+        (outside / name).write_text("not ours")
+    before = content(outside)
+    place = chain_folder(world)
+    (place / "000007-inc").symlink_to(outside)
+    removal = Removal(7, "inc", "abcdef", ("passwd",))
+    documents.write(place / "000007-inc.removal.json", "removal", removal)
+    world.backup()
+    assert content(outside) == before
+    assert (place / "000007-inc").is_symlink()
+    assert seqs(world) == [0, 1, 2, 8]
+    world.backup()
+
+
+def test_a_point_that_somebody_moved_and_linked_is_not_removed_there(
+    world: EngineWorld, tmp_path: Path
+) -> None:
+    place = chain_folder(world) / "000002-inc"
+    shutil.move(place, tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    before = content(tmp_path / "elsewhere")
+    assert seqs(world) == [0, 1, 2]
+    world.open().remove_points(world.vm.uuid, only(world), (2,))
+    assert seqs(world) == [0, 1]
+    assert content(tmp_path / "elsewhere") == before
+    assert place.is_symlink()
+    world.backup()
+    assert seqs(world) == [0, 1, 3]
+
+
+def test_a_mark_does_not_remove_another_point_in_the_same_folder(
+    world: EngineWorld, tmp_path: Path
+) -> None:
+    place = chain_folder(world) / "000002-inc"
+    mark = place.with_name("000002-inc.removal.json")
+    documents.write(mark, "removal", Removal(2, "inc", "abcdef", ("vda.qcow2", "vda.index")))
+    before = content(place)
+    assert seqs(world) == [0, 1, 2]
+    world.disk.write(0, b"new")
+    assert world.backup().point.parent == 2
+    assert content(place) == before
+    assert world.restored(only(world), 3) == bytes(world.disk.content)
+    world.open().remove_points(world.vm.uuid, only(world), (2, 3))
+    assert seqs(world) == [0, 1]
+    assert not mark.exists()
+
+
+def test_of_points_that_have_each_others_folders_neither_is_removed(world: EngineWorld) -> None:
+    one, two = (chain_folder(world) / name for name in ("000001-inc", "000002-inc"))
+    before = content(one)
+    one.rename(one.with_name("aside"))
+    two.rename(one)
+    one.with_name("aside").rename(two)
+    with pytest.raises(InvalidInput, match="repair"):
+        world.open().remove_points(world.vm.uuid, only(world), (2,))
+    assert content(two) == before
+    assert seqs(world) == [0, 1, 2]
+
+
+# -- undoing attempts -------------------------------------------------------------------------
+
+
+def test_an_attempt_whose_folder_became_a_link_is_undone_and_the_link_stays(
+    world: EngineWorld, tmp_path: Path
+) -> None:
+    world.backup_killed_at("copy")
+    place = chain_folder(world) / "000003-inc"
+    shutil.move(place, tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    before = content(tmp_path / "elsewhere")
+    made = world.backup()
+    assert made.point.parent == 2
+    assert made.left == ""
+    assert content(tmp_path / "elsewhere") == before
+    assert place.is_symlink()
+
+
+def test_a_link_named_like_a_series_is_not_emptied(world: EngineWorld, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "chain.json").write_text("not ours")
+    link = chain_folder(world).with_name("20200101T000000Z")
+    link.symlink_to(outside)
+    assert world.backup().left == ""
+    assert (outside / "chain.json").read_text() == "not ours"
+    assert link.is_symlink()
+
+
+# -- the lock ---------------------------------------------------------------------------------
+
+
+def test_the_lock_is_not_made_behind_a_link(world: EngineWorld, tmp_path: Path) -> None:
+    (world.path / "store.lock").unlink()
+    (world.path / "store.lock").symlink_to(tmp_path / "made by root")
+    with pytest.raises(StoreFailed), world.open().lock():
+        pass
+    assert not (tmp_path / "made by root").exists()
+
+
+# -- putting headers back ---------------------------------------------------------------------
+
+
+def test_no_header_is_written_through_a_link(tmp_path: Path) -> None:
+    path, outside = tmp_path / "vda.qcow2", tmp_path / "somebody's disk"
+    disk = image(path)
+    path.rename(outside)
+    wrong = bytes(CLUSTER) + outside.read_bytes()[CLUSTER:]
+    outside.write_bytes(wrong)
+    path.symlink_to(outside)
+    assert HEADERS.problem(path, disk)
+    assert not HEADERS.mend(path, disk)
+    assert outside.read_bytes() == wrong
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_no_header_is_written_into_what_was_put_there_during_the_check(
+    tmp_path: Path, link: bool
+) -> None:
+    path, outside = tmp_path / "vda.qcow2", tmp_path / "somebody's disk"
+    disk = image(path)
+    with path.open("r+b") as file:
+        file.write(bytes(CLUSTER))
+    outside.write_bytes(b"precious" * 20000)
+
+    def exchange(_amount: int) -> None:
+        path.unlink(missing_ok=True)
+        if link:
+            path.symlink_to(outside)
+        else:
+            path.hardlink_to(outside)
+
+    with pytest.raises(StoreFailed):
+        FileImageHeaders().mend(path, disk, exchange)
+    assert outside.read_bytes() == b"precious" * 20000
+
+
+# -- pipes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("image", [True, False])
+def test_nobody_waits_at_a_pipe(world: EngineWorld, image: bool) -> None:
+    store, (chain,) = world.open(), world.chains()
+    point = chain.points[0].point
+    path = store.file_path(world.vm.uuid, chain, point, "vda.index")
+    path.unlink()
+    os.mkfifo(path)
+    found = store.check_file(path, "0" * 64, image=image)
+    assert (found.wrong, found.evidence) == ("it is no file", False)
