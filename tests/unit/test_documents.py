@@ -168,7 +168,7 @@ def test_a_wrong_field_is_refused_though_the_digest_is_right(change: dict[str, A
     assert next(iter(change)) in refused(envelope({**body(), **change}))
 
 
-OPTIONAL = ("autostart", "notes", "off")
+OPTIONAL = ("autostart", "notes", "off", "parent_nonce")
 """Fields of a manifest that older versions did not write."""
 
 

@@ -136,6 +136,11 @@ class Point:
     """Whether the VM was off."""
     notes: tuple[str, ...] = ()
     """What is worth knowing of the VM and needs nobody's attention."""
+    parent_nonce: str = ""
+    """Nonce of the parent point: another one of its number is not what this one was made on.
+
+    Empty for a full, and in points of earlier versions.
+    """
 
     @property
     def directory(self) -> str:

@@ -272,6 +272,7 @@ def _manifest(
         warnings=(*planned.plan.warnings, *taken.warnings, *copied.warnings),
         versions=taken.versions,
         notes=planned.plan.notes,
+        parent_nonce="" if parent is None else parent.nonce,
         off=access_of(vm.state) is Access.OFF,
     )
 

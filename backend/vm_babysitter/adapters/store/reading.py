@@ -1,7 +1,7 @@
 """How a chain is read from its directory: what is committed, unfinished or unreadable."""
 
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vm_babysitter.adapters.store import documents, layout
@@ -30,8 +30,12 @@ def read_chain(path: Path, document: ChainDocument) -> Chain:
     ignored = {removal.directory for removal in removals}
     ignored |= {a.directory for a in attempts if not (path / a.directory / _MANIFEST).exists()}
     found = find_points([e for e in entries if e.name not in ignored], document.id)
+    nonces = {point.seq: point.nonce for _, point in found.points}
     points = [
-        StoredPoint(point, (*_look(folder, point), *noted_flaws(path, point)))
+        StoredPoint(
+            point,
+            (*_on_another(point, nonces), *_look(folder, point), *noted_flaws(path, point)),
+        )
         for folder, point in found.points
     ]
     return Chain(
@@ -69,6 +73,18 @@ def _attempts(entries: Sequence[Path]) -> Iterator[Attempt]:
             continue
         if attempt.directory == match[1]:
             yield attempt
+
+
+def _on_another(point: Point, nonces: Mapping[int, str]) -> Iterator[Flaw]:
+    """Tell if what lies in the place of a point's parent is not what it was made on.
+
+    Images, indexes and digests would all agree, on a content that the disk never had: folders
+    were taken away, backups went on, and some of them came back.
+    """
+    there = None if point.parent is None else nonces.get(point.parent)
+    if there and point.parent_nonce and there != point.parent_nonce:
+        which = f"{point.parent:06d}"
+        yield Flaw("", f"it was made on another restore point {which} than the one that is there")
 
 
 def _look(path: Path, point: Point) -> Iterator[Flaw]:
