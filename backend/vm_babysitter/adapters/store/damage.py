@@ -6,7 +6,6 @@ gone, has nothing to do with it. Of two verifies at once the later one's note co
 be so close that neither is whole, there is none, until the next verify.
 """
 
-import errno
 from functools import partial
 from pathlib import Path
 
@@ -17,9 +16,6 @@ from vm_babysitter.domain.damage import DamageNote
 from vm_babysitter.domain.errors import BabysitterError, Damaged, StoreFailed
 from vm_babysitter.domain.point import Point
 from vm_babysitter.lib.atomicfile import fsync_directory
-
-_BAD_MEDIUM = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EILSEQ})
-"""What file systems say of data that they cannot give back as it was written."""
 
 
 def noted_flaws(chain: Path, point: Point) -> tuple[Flaw, ...]:
@@ -49,7 +45,7 @@ def write_note(chain: Path, point: Point, note: DamageNote) -> None:
 def is_evidence(error: BabysitterError) -> bool:
     """Whether a failed reading means that the file is damaged, and not that it is out of reach."""
     cause = error.__cause__
-    return isinstance(cause, OSError) and cause.errno in _BAD_MEDIUM
+    return isinstance(cause, OSError) and cause.errno in documents.BAD_MEDIUM
 
 
 def _file(chain: Path, point: Point) -> Path:

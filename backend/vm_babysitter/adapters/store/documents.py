@@ -25,6 +25,12 @@ FORMAT = 1
 _NO_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.ENOTDIR})
 """What opening a link to itself, a socket, or something in a file says."""
 
+BAD_MEDIUM = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EILSEQ})
+"""What file systems say of data that they cannot give back as it was written."""
+_PIECE = 64 << 10
+_LARGEST = 16 << 20
+"""Bytes. A manifest has some KiB: what is larger is none of ours, and shall not fill memory."""
+
 D = TypeVar("D")
 
 
@@ -95,7 +101,13 @@ def decode(content: bytes, kind: str, type_: type[D], path: Path) -> D:
 
 
 def read(path: Path, kind: str, type_: type[D]) -> D:
-    """Read a document. Raises Damaged (missing files included), UnsupportedFormat."""
+    """Read a document.
+
+    Raises:
+        Damaged: missing, not what was written, or on a medium that cannot give it back; the
+            last has an OSError of ``BAD_MEDIUM`` as its cause.
+        UnsupportedFormat, StoreFailed.
+    """
     return decode(_content(path), kind, type_, path)
 
 
@@ -120,8 +132,7 @@ def _content(path: Path) -> bytes:
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise Damaged(str(path), "it is no file")
-            with open(descriptor, "rb", closefd=False) as file:
-                return file.read()
+            return _read_all(descriptor, path)
         finally:
             os.close(descriptor)
     except FileNotFoundError as error:
@@ -129,7 +140,18 @@ def _content(path: Path) -> bytes:
     except OSError as error:
         if error.errno in _NO_FILE:
             raise Damaged(str(path), "it is no file") from error
+        if error.errno in BAD_MEDIUM:  # one rotten document must not make all others useless
+            raise Damaged(str(path), error.strerror or str(error)) from error
         raise StoreFailed(str(path), error.strerror or str(error)) from error
+
+
+def _read_all(descriptor: int, path: Path) -> bytes:
+    content = bytearray()
+    while part := os.read(descriptor, _PIECE):
+        content += part
+        if len(content) > _LARGEST:
+            raise Damaged(str(path), "it is too large for a document")
+    return bytes(content)
 
 
 def _digest(body: Any) -> str:

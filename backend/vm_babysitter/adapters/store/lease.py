@@ -72,7 +72,7 @@ class StoreLease:
         if not failing(self._path, lambda: os.path.lexists(self._path)):
             return None
         try:
-            return documents.read(self._path, _KIND, Lease)
+            return _read(self._path)
         except Damaged:
             if not os.path.lexists(self._path):  # it was removed in this moment
                 return None
@@ -142,7 +142,17 @@ class StoreLease:
 
         failing(self._path, move)
         with contextlib.suppress(Damaged):
-            documents.read(self._own, _KIND, Lease)
+            _read(self._own)
             with contextlib.suppress(FileExistsError):
                 failing(self._path, lambda: self._path.hardlink_to(self._own))
         failing(self._own, lambda: self._own.unlink(missing_ok=True))
+
+
+def _read(path: Path) -> Lease:
+    """Read a lease. One that the medium cannot give back may still be another host's."""
+    try:
+        return documents.read(path, _KIND, Lease)
+    except Damaged as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in documents.BAD_MEDIUM:
+            raise StoreFailed(error.path, error.reason) from error
+        raise

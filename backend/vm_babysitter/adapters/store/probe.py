@@ -18,7 +18,7 @@ from vm_babysitter.adapters.store.documents import StoreDocument
 from vm_babysitter.adapters.store.lease import StoreLease
 from vm_babysitter.adapters.store.place import foreign_entries, mount_of
 from vm_babysitter.adapters.store.trials import is_case_blind, try_all
-from vm_babysitter.domain.errors import BabysitterError, Damaged, StoreRefused
+from vm_babysitter.domain.errors import BabysitterError, Damaged, StoreFailed, StoreRefused
 from vm_babysitter.domain.lease import Lease
 from vm_babysitter.domain.store_check import Place
 from vm_babysitter.ports import Clock, DiskPlace, ThisHost
@@ -67,7 +67,7 @@ class LocalProbe:
         lease = self._lease(path)
         try:
             had = lease.read()
-        except Damaged:
+        except (Damaged, StoreFailed):  # on a bad sector: writing tells if the place is gone
             had = None
         if had is not None and had.host == self._host.id:
             return None
