@@ -1,5 +1,6 @@
 """Headers of images in the backup folder: told from wrong ones, and put back or left alone."""
 
+import errno
 import gzip
 import os
 from collections.abc import Callable
@@ -214,3 +215,16 @@ def test_an_image_that_is_too_short_or_gone(path: Path, disk: PointDisk) -> None
     path.mkdir()
     with pytest.raises(Damaged, match="it is no file"):
         HEADERS.problem(path, disk)
+
+
+def test_an_image_that_its_medium_cannot_give_back_is_not_mended(
+    path: Path, disk: PointDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with path.open("r+b") as file:
+        file.write(bytes(CLUSTER))
+
+    def fail(*_arguments: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "preadv", fail)
+    assert not HEADERS.mend(path, disk)

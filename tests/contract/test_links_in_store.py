@@ -11,6 +11,7 @@ from tests.support.engine_world import EngineWorld
 from vm_babysitter.adapters.qemu.image_headers import FileImageHeaders
 from vm_babysitter.adapters.qemu.qcow2_format import CLUSTER
 from vm_babysitter.adapters.store import documents
+from vm_babysitter.adapters.store.probe import LocalProbe
 from vm_babysitter.domain.chain import Chain, Removal
 from vm_babysitter.domain.errors import InvalidInput, StoreFailed
 
@@ -199,3 +200,55 @@ def test_nobody_waits_at_a_pipe(world: EngineWorld, image: bool) -> None:
     os.mkfifo(path)
     found = store.check_file(path, "0" * 64, image=image)
     assert (found.wrong, found.evidence) == ("it is no file", False)
+
+
+# -- what others put there in the same moment ----------------------------------------------------
+
+
+def test_a_folder_that_is_there_before_an_attempt_is_not_undone_with_it(world: EngineWorld) -> None:
+    theirs = chain_folder(world) / "000003-inc" / "vda.qcow2"
+
+    def put() -> None:
+        theirs.parent.mkdir()
+        theirs.write_text("being copied back")
+
+    world.observer.at["mark"] = put  # after the number was chosen
+    with pytest.raises(StoreFailed):
+        world.backup()
+    assert theirs.read_text() == "being copied back"
+    del world.observer.at["mark"]
+    assert world.backup().point.seq == 4
+    assert theirs.read_text() == "being copied back"
+
+
+def test_a_folder_in_the_place_of_a_file_does_not_keep_backups_from_going_on(
+    world: EngineWorld,
+) -> None:
+    index = chain_folder(world) / "000002-inc" / "vda.index"
+    index.unlink()
+    index.mkdir()
+    world.open().remove_points(world.vm.uuid, only(world), (2,))
+    assert [path.name for path in index.parent.iterdir()] == ["vda.index"]
+    assert world.backup().point.parent == 1
+
+
+# -- trying a place ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sparse", "big", "speed"])
+def test_a_place_is_not_tried_through_links(
+    world: EngineWorld, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = tmp_path / "precious"
+    outside.write_text("not ours")
+    mkdir = os.mkdir
+
+    def plant(path: Path, *arguments: int) -> None:
+        """Be as quick as somebody who watches the folder."""
+        mkdir(path, *arguments)
+        if Path(path).name.startswith(".vmb-check-"):
+            (Path(path) / name).symlink_to(outside)
+
+    monkeypatch.setattr(os, "mkdir", plant)
+    LocalProbe(world.host, world.clock, allow_ram=True).look(world.path)
+    assert outside.read_text() == "not ours"

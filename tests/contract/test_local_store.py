@@ -1,6 +1,7 @@
 """The backup folder: what is begun, committed, swept, found again and refused."""
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -237,6 +238,17 @@ def test_lock_excludes_a_second_holder_until_it_is_released(store: LocalStore) -
     with store.lock(), pytest.raises(Busy), other.lock():
         pass
     with other.lock():
+        pass
+
+
+def test_a_file_system_without_locks_is_a_failure_and_not_silence(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StoreFailed, match="cannot be locked"), store.lock():
         pass
 
 

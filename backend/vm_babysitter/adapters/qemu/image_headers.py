@@ -25,6 +25,7 @@ from vm_babysitter.adapters.qemu.qcow2_format import (
     header,
     parse_header,
 )
+from vm_babysitter.adapters.store.damage import is_evidence
 from vm_babysitter.adapters.store.files import StoredFile
 from vm_babysitter.domain.blocks import block_count
 from vm_babysitter.domain.errors import StoreFailed
@@ -59,13 +60,13 @@ class FileImageHeaders:
         if path.is_symlink():
             return False
         with StoredFile(path) as file:
-            rest, identity = blake3(), file.identity
-            for offset in range(0, file.size, _READ_SIZE):
-                part = file.read(offset, min(_READ_SIZE, file.size - offset))
-                hashes = list(fingerprints(part))
-                rest.update(b"".join(hashes[1:] if offset == 0 else hashes))
-                file.forget(offset, len(part))
-                passed(len(part))
+            identity = file.identity
+            try:
+                rest = _digest_of_rest(file, passed)
+            except StoreFailed as error:
+                if is_evidence(error):  # it is damaged, and no failure of the store
+                    return False
+                raise
         for right in _possible(disk):
             digest = rest.copy()
             digest.update(fingerprint(right))
@@ -73,6 +74,18 @@ class FileImageHeaders:
                 _put(path, identity, right)
                 return True
         return False
+
+
+def _digest_of_rest(file: StoredFile, passed: Passed) -> blake3:
+    """Return the digest over all clusters but the first, to be gone on with."""
+    rest = blake3()
+    for offset in range(0, file.size, _READ_SIZE):
+        part = file.read(offset, min(_READ_SIZE, file.size - offset))
+        hashes = list(fingerprints(part))
+        rest.update(b"".join(hashes[1:] if offset == 0 else hashes))
+        file.forget(offset, len(part))
+        passed(len(part))
+    return rest
 
 
 def _possible(disk: PointDisk) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from vm_babysitter.adapters.store import documents, layout
+from vm_babysitter.adapters.store.damage import is_evidence
 from vm_babysitter.adapters.store.documents import failing
 from vm_babysitter.domain.errors import Damaged, StoreFailed, StoreTaken
 from vm_babysitter.domain.lease import Lease
@@ -153,6 +154,6 @@ def _read(path: Path) -> Lease:
     try:
         return documents.read(path, _KIND, Lease)
     except Damaged as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in documents.BAD_MEDIUM:
+        if is_evidence(error):
             raise StoreFailed(error.path, error.reason) from error
         raise

@@ -193,9 +193,18 @@ class LocalStore:
         if layout.parse_point_directory(path.name) is None:  # nobody would find it again
             reason = "the numbers of this series are used up, by a folder with the highest name"
             raise StoreFailed(str(path), reason)
+        # Looked at before the mark is there: what it stands beside is removed with it.
+        if failing(path, lambda: os.path.lexists(path)):
+            raise StoreFailed(str(path), "somebody has put something there in this moment")
         mend_chain(parent)
-        documents.write(parent / layout.attempt_file(attempt.directory), "attempt", attempt)
-        failing(path, lambda: path.mkdir(mode=0o700))
+        mark = parent / layout.attempt_file(attempt.directory)
+        documents.write(mark, "attempt", attempt)
+        try:
+            path.mkdir(mode=0o700)
+        except OSError as error:
+            if isinstance(error, FileExistsError):  # somebody was quicker
+                failing(mark, partial(mark.unlink, missing_ok=True))
+            raise StoreFailed(str(path), error.strerror or str(error)) from error
         failing(parent, lambda: fsync_directory(parent))
         return LocalDraft(path, self._new_image, self._lease.hold)
 

@@ -26,6 +26,8 @@ from vm_babysitter.ports import Clock, DiskPlace, ThisHost
 _PREFIX = layout.CHECK_PREFIX
 _IN_USE = ".in-use"
 _LOCATION = "system.LOCATION"
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+"""New files only: whoever may write to the place must not lead us elsewhere by a link."""
 _PIECE = 1 << 20
 _AMOUNT = 64 << 20
 _LONGEST = 10.0
@@ -122,7 +124,7 @@ class LocalProbe:
         folder.mkdir(mode=0o700)
         descriptor = None
         try:
-            descriptor = os.open(folder / _IN_USE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(folder / _IN_USE, _NEW, 0o600)
             with suppress(OSError):  # a file system without locks says so in the trials
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield folder
@@ -206,7 +208,7 @@ def _speed(folder: Path) -> tuple[float | None, float | None]:
     """Return how many bytes a second are written, and read; None where that fails."""
     path, piece = folder / "speed", bytearray(os.urandom(_PIECE))
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, _NEW, 0o600)
         try:
             began, written = time.monotonic(), 0
             while written < _AMOUNT and time.monotonic() - began < _LONGEST:

@@ -142,5 +142,5 @@ def _is_emptied(point: Path, removal: Removal) -> bool:
 
 
 def _unlink(name: str, folder: int) -> None:
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, IsADirectoryError):  # a directory is none of ours
         os.unlink(name, dir_fd=folder)
