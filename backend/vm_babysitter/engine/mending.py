@@ -35,12 +35,16 @@ class Mender:
     def mend(self, vm_uuid: str) -> None:
         """Put back what is not what it was, as far as that is proven to be right.
 
-        A removal that was interrupted is finished.
+        A removal that was interrupted is finished, if that works now: what is marked counts as
+        gone all the same.
 
         Raises:
             StoreFailed, UnsupportedFormat, Cancelled: doing it again goes on.
         """
-        self._store.finish_removals(vm_uuid)
+        try:
+            self._store.finish_removals(vm_uuid)
+        except StoreFailed as error:  # files that somebody has open, on some file systems
+            self._observer.note(f"Removing restore points is left to the next run: {error}")
         for chain in self._store.chains(vm_uuid):
             if chain.renamed:
                 self._store.put_back(vm_uuid, chain)

@@ -58,11 +58,24 @@ def rename_new(path: Path, final: Path) -> None:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        if os.path.lexists(final):
+        if is_there(final):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
         path.rename(final)
     else:
         path.unlink()
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything has this name, be it a link that leads nowhere.
+
+    Raises:
+        OSError: that cannot be told. ``os.path.lexists`` would say no.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def fsync_directory(path: Path) -> None:

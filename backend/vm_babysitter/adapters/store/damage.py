@@ -15,7 +15,7 @@ from vm_babysitter.domain.chain import Flaw
 from vm_babysitter.domain.damage import DamageNote
 from vm_babysitter.domain.errors import BabysitterError, Damaged, StoreFailed
 from vm_babysitter.domain.point import Point
-from vm_babysitter.lib.atomicfile import fsync_directory
+from vm_babysitter.lib.atomicfile import fsync_directory, is_there
 
 
 def noted_flaws(chain: Path, point: Point) -> tuple[Flaw, ...]:
@@ -37,7 +37,7 @@ def write_note(chain: Path, point: Point, note: DamageNote) -> None:
     path = _file(chain, point)
     if note.flaws:
         documents.write(path, "damage", note)
-    elif path.exists():
+    elif failing(path, partial(is_there, path)):
         failing(path, partial(path.unlink, missing_ok=True))
         failing(chain, partial(fsync_directory, chain))  # else a power cut brings it back
 

@@ -11,8 +11,9 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 from blake3 import blake3
@@ -31,6 +32,7 @@ _PIECE = 64 << 10
 _LARGEST = 16 << 20
 """Bytes. A manifest has some KiB: what is larger is none of ours, and shall not fill memory."""
 
+P = ParamSpec("P")
 D = TypeVar("D")
 
 
@@ -122,6 +124,19 @@ def failing(path: Path, action: Callable[[], D]) -> D:
         return action()
     except OSError as error:
         raise StoreFailed(str(path), error.strerror or str(error)) from error
+
+
+def as_failures(function: Callable[Concatenate[Path, P], D]) -> Callable[Concatenate[Path, P], D]:
+    """Have every OSError of a function, whose first argument is the path, become StoreFailed.
+
+    For looks: asking whether something is there can fail anywhere, too (a share that is away).
+    """
+
+    @wraps(function)
+    def wrapped(path: Path, /, *args: P.args, **kwargs: P.kwargs) -> D:
+        return failing(path, lambda: function(path, *args, **kwargs))
+
+    return wrapped
 
 
 def _content(path: Path) -> bytes:

@@ -7,7 +7,6 @@ two hosts that do not write at once may all the same each believe to know what t
 
 import contextlib
 import logging
-import os
 import shlex
 from collections.abc import Callable
 from datetime import datetime
@@ -18,7 +17,7 @@ from vm_babysitter.adapters.store.damage import is_evidence
 from vm_babysitter.adapters.store.documents import failing
 from vm_babysitter.domain.errors import Damaged, StoreFailed, StoreTaken
 from vm_babysitter.domain.lease import Lease
-from vm_babysitter.lib.atomicfile import NO_LINKS, fsync_directory, write_new
+from vm_babysitter.lib.atomicfile import NO_LINKS, fsync_directory, is_there, write_new
 from vm_babysitter.ports import ThisHost
 
 log = logging.getLogger(__name__)
@@ -70,12 +69,14 @@ class StoreLease:
         Raises:
             Damaged, UnsupportedFormat, StoreFailed.
         """
-        if not failing(self._path, lambda: os.path.lexists(self._path)):
+        if not failing(self._path, lambda: is_there(self._path)):
             return None
         try:
             return _read(self._path)
         except Damaged:
-            if not os.path.lexists(self._path):  # it was removed in this moment
+            if not failing(
+                self._path, lambda: is_there(self._path)
+            ):  # it was removed in this moment
                 return None
             raise
 

@@ -16,6 +16,7 @@ from vm_babysitter.adapters.store import damage, documents, layout, place
 from vm_babysitter.adapters.store.documents import (
     ChainDocument,
     StoreDocument,
+    as_failures,
     failing,
 )
 from vm_babysitter.adapters.store.draft import LocalDraft, NewImage
@@ -45,7 +46,7 @@ from vm_babysitter.domain.point import Point, PointDisk
 from vm_babysitter.domain.presence import Seen
 from vm_babysitter.domain.space import Room
 from vm_babysitter.domain.vm import Vm
-from vm_babysitter.lib.atomicfile import fsync_directory
+from vm_babysitter.lib.atomicfile import fsync_directory, is_there
 from vm_babysitter.ports import BlockIndex, Clock, FileCheck, Passed, StoredVm, ThisHost
 
 DigestImage = Callable[[Path, Passed], str]
@@ -129,9 +130,11 @@ class LocalStore:
     def oddities(self, vm_uuid: str | None = None) -> tuple[Oddity, ...]:
         """See the port."""
         if vm_uuid is None:
-            return tuple(in_store(self._path))
+            return failing(self._path, lambda: tuple(in_store(self._path)))
         places = [place for place in vm_places(self._path) if place.document.uuid == vm_uuid]
-        return tuple(oddity for place in places for oddity in of_vm(self._path, place))
+        return failing(
+            self._path, lambda: tuple(odd for place in places for odd in of_vm(self._path, place))
+        )
 
     def put_back(self, vm_uuid: str, chain: Chain) -> None:
         """See the port."""
@@ -194,7 +197,7 @@ class LocalStore:
             reason = "the numbers of this series are used up, by a folder with the highest name"
             raise StoreFailed(str(path), reason)
         # Looked at before the mark is there: what it stands beside is removed with it.
-        if failing(path, lambda: os.path.lexists(path)):
+        if failing(path, partial(is_there, path)):
             raise StoreFailed(str(path), "somebody has put something there in this moment")
         mend_chain(parent)
         mark = parent / layout.attempt_file(attempt.directory)
@@ -313,6 +316,7 @@ class LocalStore:
         return vm / directory
 
 
+@as_failures
 def open_store(  # noqa: PLR0913
     path: Path,
     clock: Clock,

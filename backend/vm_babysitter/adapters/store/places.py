@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vm_babysitter.adapters.store import layout
-from vm_babysitter.adapters.store.documents import ChainDocument, VmDocument, failing
+from vm_babysitter.adapters.store.documents import ChainDocument, VmDocument, as_failures, failing
 from vm_babysitter.adapters.store.owners import find_chain, find_vm
 
 D = TypeVar("D", VmDocument, ChainDocument)
@@ -47,6 +47,7 @@ class ChainPlaces:
     """What is no chain."""
 
 
+@as_failures
 def vm_places(store: Path) -> tuple[VmPlace, ...]:
     """Find the VMs of a store. Raises UnsupportedFormat, StoreFailed."""
     found: dict[str, list[tuple[Path, VmDocument]]] = {}
@@ -61,6 +62,7 @@ def vm_places(store: Path) -> tuple[VmPlace, ...]:
     return tuple(sorted(places, key=lambda place: place.path.name))
 
 
+@as_failures
 def chain_places(directory: Path, vm_uuid: str) -> ChainPlaces:
     """Find what lies in the folder of a VM. Raises UnsupportedFormat, StoreFailed."""
     found: dict[str, list[tuple[Path, ChainDocument]]] = {}

@@ -9,7 +9,7 @@ from vm_babysitter.adapters.store.documents import failing
 from vm_babysitter.domain.chain import Renamed, UnreadablePoint
 from vm_babysitter.domain.errors import Damaged, UnsupportedFormat
 from vm_babysitter.domain.point import Point
-from vm_babysitter.lib.atomicfile import fsync_directory
+from vm_babysitter.lib.atomicfile import fsync_directory, is_there
 
 _ASIDE = ".{}.aside"
 
@@ -135,7 +135,7 @@ def put_back(path: Path, renamed: Sequence[Renamed]) -> None:
 
 def _rename(old: Path, new: Path) -> None:
     def rename() -> None:
-        if not new.exists():  # nothing of anybody's is ever replaced
+        if not is_there(new):  # nothing of anybody's is ever replaced
             old.rename(new)
             fsync_directory(new.parent)
 

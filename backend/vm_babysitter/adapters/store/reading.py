@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vm_babysitter.adapters.store import documents, layout
 from vm_babysitter.adapters.store.damage import noted_flaws
-from vm_babysitter.adapters.store.documents import ChainDocument, failing
+from vm_babysitter.adapters.store.documents import ChainDocument, as_failures, failing
 from vm_babysitter.adapters.store.index_file import index_size
 from vm_babysitter.adapters.store.points import find_points
 from vm_babysitter.adapters.store.removing import read_removals
@@ -18,6 +18,7 @@ from vm_babysitter.domain.point import Point
 _MANIFEST = layout.POINT_FILE
 
 
+@as_failures
 def read_chain(path: Path, document: ChainDocument) -> Chain:
     """Read the chain that ``document`` tells of, with a look at every file's presence and size.
 

@@ -1,13 +1,12 @@
 """Removing what an unfinished attempt left in the store, so that a crash half way is harmless."""
 
-import os
 import shutil
 from pathlib import Path
 
 from vm_babysitter.adapters.store import layout
 from vm_babysitter.adapters.store.documents import failing
 from vm_babysitter.domain.chain import Attempt
-from vm_babysitter.lib.atomicfile import fsync_directory
+from vm_babysitter.lib.atomicfile import fsync_directory, is_there
 
 
 def remove_attempt(chain: Path, attempt: Attempt, *, keep_mark: bool = False) -> None:
@@ -20,7 +19,7 @@ def remove_attempt(chain: Path, attempt: Attempt, *, keep_mark: bool = False) ->
 
     def remove() -> None:
         theirs = point.is_symlink() or not point.is_dir()
-        if not theirs and not os.path.lexists(point / layout.POINT_FILE):
+        if not theirs and not is_there(point / layout.POINT_FILE):
             shutil.rmtree(point)
             fsync_directory(chain)
         if not keep_mark:
