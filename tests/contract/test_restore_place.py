@@ -1,5 +1,6 @@
 """A restore's folder is filled wholly or not at all, and nothing of anybody else's is touched."""
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -211,3 +212,12 @@ def test_name_that_is_none_is_refused(target: Path, name: str) -> None:
     with pytest.raises(ValueError, match="name of a file"), place(target).fill(1) as files:
         files.begin(name)
     assert not target.exists()
+
+
+def test_a_file_system_that_does_not_tell_its_space_is_filled(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = os.statvfs_result((4096, 4096, 0, 0, 0, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _path: silent)
+    fill(target, lambda _files: None)
+    assert content(target) == WHOLE

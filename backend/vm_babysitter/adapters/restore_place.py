@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from vm_babysitter.adapters.room import room
 from vm_babysitter.domain.errors import InvalidInput, NotEnoughSpace, StoreFailed
 from vm_babysitter.lib.atomicfile import fsync_directory, rename_new, write_new
 
@@ -120,8 +121,7 @@ class EmptyDirectory:
             )
         if not os.access(path if path.exists() else path.parent, os.W_OK | os.X_OK):
             raise InvalidInput(_FIELD, str(path), "cannot be written to", "Check its permissions.")
-        state = os.statvfs(path if path.exists() else path.parent)
-        free = state.f_bavail * state.f_frsize
+        free = room(path if path.exists() else path.parent).free
         if free < needed:
             raise NotEnoughSpace(str(path), free, needed)
 
