@@ -24,6 +24,7 @@ TEST_PACKAGES=(
   bindfs
   e2fsprogs
   libnbd-bin
+  libvirt-clients
   nbdkit
   ovmf
   shellcheck

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,7 +70,6 @@ def write(draft: PointDraft, made: Point) -> Point:
         digest=written.digest,
         index_digest=index_file.digest,
         index_entries=entries,
-        parent=None,
     )
     return replace(made, disks=(disk,), files=(draft.save("domain.xml", b"<domain/>"),))
 
@@ -77,7 +77,8 @@ def write(draft: PointDraft, made: Point) -> Point:
 def commit(store: LocalStore, chain: Chain, seq: int) -> tuple[Attempt, Point]:
     """Make a point without sweeping the attempt."""
     trying = attempt(seq)
-    made = point(seq, seq - 1 if seq else None, disks=[point_disk()])
+    below = "000000-full" if seq else None
+    made = point(seq, 0 if seq else None, disks=[point_disk(parent=below)])
     made = replace(made, nonce=trying.nonce)
     draft = store.begin(chain, trying)
     made = write(draft, made)
@@ -511,7 +512,7 @@ def lengthen(path: Path) -> None:
         ("vda.index", cut, "vda.index: it has 51 bytes instead of 52"),
     ],
 )
-def test_missing_and_changed_sizes_are_told_and_spread_to_what_builds_on_them(
+def test_missing_and_changed_sizes_are_told_and_spread_to_what_reads_them(
     store: LocalStore,
     chain: Chain,
     points: list[Point],
@@ -520,10 +521,10 @@ def test_missing_and_changed_sizes_are_told_and_spread_to_what_builds_on_them(
     words: str,
 ) -> None:
     damage(place_of(store, chain, "000000-full", name))
-    broken = only(store).broken
-    assert broken.keys() == {0, 1}
+    broken, beside = only(store).broken, name == "domain.xml"
+    assert broken.keys() == ({0} if beside else {0, 1})
     assert broken[0].startswith(words)
-    assert only(store).newest_intact is None
+    assert only(store).newest_intact == (points[1] if beside else None)
 
 
 def test_all_that_is_wrong_is_told_file_by_file(
@@ -541,6 +542,116 @@ def test_all_that_is_wrong_is_told_file_by_file(
     reasons = [flaw.reason for flaw in second.flaws]
     assert reasons[0] == "it is no file"
     assert reasons[2] == "it cannot be looked at (Too many levels of symbolic links)"
+    assert all(flaw.evidence for flaw in second.flaws)
+
+
+OUT_OF_REACH = [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT]
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, call: str, path: Path, number: int) -> None:
+    """Have the host refuse one path."""
+    real = getattr(os, call)
+
+    def refuse(asked: Any, *arguments: Any, **options: Any) -> Any:
+        if os.fspath(asked) == os.fspath(path):
+            raise OSError(number, os.strerror(number))
+        return real(asked, *arguments, **options)
+
+    monkeypatch.setattr(os, call, refuse)
+
+
+@pytest.mark.parametrize("number", OUT_OF_REACH, ids=os.strerror)
+def test_what_cannot_be_looked_at_is_no_evidence_of_damage(
+    store: LocalStore,
+    chain: Chain,
+    points: list[Point],
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fail_at(monkeypatch, "stat", place_of(store, chain, "000000-full", "vda.qcow2"), number)
+    found = only(store)
+    (flaw,) = found.points[0].flaws
+    assert (flaw.file, flaw.evidence) == ("vda.qcow2", False)
+    assert found.broken.keys() == {0, 1}
+    assert found.out_of_reach(0)
+    assert found.out_of_reach(1)
+
+
+@pytest.mark.parametrize("name", ["", "000000-full", "000001-inc.attempt.json"])
+def test_a_folder_that_cannot_be_looked_at_is_a_failure_of_the_store(
+    store: LocalStore, chain: Chain, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trying, _ = commit(store, chain, 0)
+    store.sweep(trying)
+    commit(store, chain, 1)
+    fail_at(monkeypatch, "stat", place_of(store, chain, name), errno.EACCES)
+    fail_at(monkeypatch, "open", place_of(store, chain, name), errno.EACCES)
+    with pytest.raises(StoreFailed):
+        store.chains(VM_UUID)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE, errno.ENOTCONN])
+def test_an_index_that_is_out_of_reach_is_not_called_damaged(
+    store: LocalStore,
+    chain: Chain,
+    points: list[Point],
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fail_at(monkeypatch, "open", place_of(store, chain, "000000-full", "vda.index"), number)
+    layers = [(points[0], points[0].disks[0])]
+    with pytest.raises(StoreFailed), store.open_index(VM_UUID, chain, layers):
+        pass
+
+
+# -- a damaged mark, and no manifest -------------------------------------------------------------
+
+
+def begun_with_a_damaged_mark(store: LocalStore, chain: Chain) -> Path:
+    """Begin point 2, of which all but the manifest is written; return its folder."""
+    write(store.begin(chain, attempt(2)), point(2, 1))
+    mark = place_of(store, chain, "000002-inc.attempt.json")
+    mark.write_bytes(mark.read_bytes()[:20])
+    return place_of(store, chain, "000002-inc")
+
+
+def test_a_backup_whose_mark_is_damaged_is_known_to_be_unfinished(
+    store: LocalStore, chain: Chain, points: list[Point]
+) -> None:
+    folder = begun_with_a_damaged_mark(store, chain)
+    (found,) = only(store).unreadable
+    assert (found.seq, found.unfinished) == (2, True)
+    assert "000002-inc.attempt.json is damaged" in found.problem
+    assert only(store).next_seq == 3
+    store.remove_empty_chains(VM_UUID)
+    assert folder.is_dir()  # it is a guess: nothing is removed by it
+
+
+def test_in_doubt_a_folder_without_a_manifest_was_a_point(
+    store: LocalStore, chain: Chain, points: list[Point]
+) -> None:
+    folder = begun_with_a_damaged_mark(store, chain)
+    mark = place_of(store, chain, "000002-inc.attempt.json")
+
+    def is_unfinished() -> bool:
+        (found,) = only(store).unreadable
+        return found.unfinished
+
+    content = mark.read_bytes()
+    mark.unlink()
+    assert not is_unfinished()
+    mark.write_bytes(content)
+    assert is_unfinished()
+    for name in ("point.json", "../000002-inc.damage.json"):
+        (folder / name).write_text("{")
+        assert not is_unfinished()
+        (folder / name).unlink()
+    trying = attempt(3)
+    draft = store.begin(chain, trying)
+    on_it = point(3, 2, disks=[point_disk(parent="000002-inc")])
+    draft.commit(write(draft, replace(on_it, nonce=trying.nonce)))
+    store.sweep(trying)
+    assert not is_unfinished()  # something builds on it
 
 
 @pytest.mark.parametrize(

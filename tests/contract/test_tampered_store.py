@@ -15,6 +15,7 @@ from tests.support.points import BEGAN, CHAIN_ID, VM_UUID, attempt, point
 from vm_babysitter.adapters.store import documents
 from vm_babysitter.adapters.store.local import LocalStore
 from vm_babysitter.domain.chain import Chain
+from vm_babysitter.domain.errors import InvalidInput
 from vm_babysitter.domain.point import Point, SavedFile
 from vm_babysitter.domain.vm import PowerState, Vm
 
@@ -64,6 +65,15 @@ def test_names_of_a_disk_do_not_lead_out_of_its_folder(
 def test_names_of_files_do_not_lead_out_of_their_folder(store: LocalStore, name: str) -> None:
     tamper(store, files=(SavedFile(name, 9, "0" * 64),))
     assert "outside of its folder" in only_chain(store).broken[0]
+
+
+@pytest.mark.parametrize("name", ["../chain.json", "/etc/evil"])
+def test_a_point_that_names_a_file_elsewhere_is_not_removed(store: LocalStore, name: str) -> None:
+    tamper(store, files=(SavedFile(name, 9, "0" * 64),))
+    before = sorted(store.path.rglob("*"))
+    with pytest.raises(InvalidInput):
+        store.remove_points(VM_UUID, only_chain(store), (0,))
+    assert sorted(store.path.rglob("*")) == before
 
 
 def test_a_point_that_names_a_file_elsewhere_has_none_of_its_files_looked_at(

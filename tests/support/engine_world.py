@@ -24,7 +24,7 @@ from vm_babysitter.adapters.side_files import LocalSideFiles
 from vm_babysitter.adapters.store.draft import NewImage
 from vm_babysitter.adapters.store.local import LocalStore, open_store
 from vm_babysitter.adapters.this_host import this_host
-from vm_babysitter.domain.chain import Chain, disk_layers
+from vm_babysitter.domain.chain import Chain
 from vm_babysitter.domain.point import Point
 from vm_babysitter.engine.backup import BackedUp, Backup
 from vm_babysitter.engine.cancel import Cancel
@@ -167,7 +167,7 @@ class EngineWorld:
 
     def restored(self, chain: Chain, seq: int, target: str = "vda") -> bytes:
         """Read what a point holds of a disk, image by image."""
-        layers = disk_layers(chain.lineage(seq), target)
+        layers = chain.layers(seq, target)
         uuid = self.vm.uuid
         return read_layers([self.store.image_path(uuid, chain, p, d) for p, d in layers])
 

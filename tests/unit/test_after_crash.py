@@ -117,7 +117,7 @@ def test_an_attempt_of_this_boot_has_nothing_read(world: EngineWorld) -> None:
     assert reads(world) == 0
 
 
-@pytest.mark.parametrize("name", ["vda.qcow2", "vda.index", "domain.xml"])
+@pytest.mark.parametrize("name", ["vda.qcow2", "vda.index"])
 def test_a_spoilt_point_is_passed_over_and_the_new_one_says_so(
     world: EngineWorld, name: str
 ) -> None:
@@ -134,6 +134,39 @@ def test_a_spoilt_point_is_passed_over_and_the_new_one_says_so(
     assert any("000001 is damaged and is passed over" in note for note in world.observer.notes)
     (chain,) = world.chains()
     assert world.restored(chain, made.seq) == bytes(world.disk.content)
+
+
+def test_a_point_of_which_a_file_beside_the_disks_is_spoilt_is_built_on_and_named(
+    world: EngineWorld,
+) -> None:
+    world.backup_killed_at("copy")
+    spoil(world, world.points()[-1], "domain.xml")
+    reboot(world)
+    world.disk.write(0, b"c" * 70000)
+    made = world.backup().point
+    assert (made.parent, reads(world)) == (1, 1)
+    (warning,) = made.warnings
+    assert "/000001 cannot be restored as a whole any more: domain.xml" in warning
+    assert not any("passed over" in note for note in world.observer.notes)
+    (chain,) = world.chains()
+    assert set(chain.broken) == {1}
+    assert world.restored(chain, made.seq) == bytes(world.disk.content)
+    assert world.backup().point.warnings == ()
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_file_beside_the_disks_does_not_hide_what_is_wrong_with_a_disk(
+    world: EngineWorld, lost: bool
+) -> None:
+    world.backup_killed_at("copy")
+    newest = world.points()[-1]
+    spoil(world, newest, "domain.xml")
+    if lost:
+        (path,) = world.path.glob(f"*/*/{newest.directory}/domain.xml")
+        path.unlink()
+    spoil(world, newest, "vda.qcow2")
+    reboot(world)
+    assert world.backup().point.parent == 0
 
 
 def test_where_no_point_is_whole_a_new_series_begins(world: EngineWorld) -> None:

@@ -25,7 +25,7 @@ from tests.support.points import (
 )
 from vm_babysitter.domain.backup_plan import BackupPlan, plan_backup
 from vm_babysitter.domain.bitmaps import removable_bitmaps
-from vm_babysitter.domain.chain import MAX_POINTS, Chain, UnreadablePoint, live_chain
+from vm_babysitter.domain.chain import MAX_POINTS, Chain, Flaw, UnreadablePoint, live_chain
 from vm_babysitter.domain.point import Method
 from vm_babysitter.domain.trust import Distrust
 from vm_babysitter.domain.vm import Access, Bitmap, DiskKind, DiskState, DiskVerdict, judge_disk
@@ -97,7 +97,8 @@ def test_an_increment_reads_what_the_bitmap_says() -> None:
 
 
 def test_a_broken_point_is_passed_over_and_an_older_bitmap_goes_on() -> None:
-    found = full_points(3).with_problem(2, "vda.qcow2 is missing").with_problem(1, "x")
+    found = full_points(3).with_flaws(2, Flaw("vda.qcow2", "it is missing"))
+    found = found.with_flaws(1, Flaw("", "x"))
     plan = plan_backup([tracked_disk()], {"vda": disk_state(BOTH)}, found)
     assert plan.parent == found.points[0].point
     assert plan.disks[0].since is not None

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.points import CHAIN_ID, attempt, bitmap_of, chain, line, point, point_disk
+from tests.support.points import (
+    BEGAN,
+    CHAIN_ID,
+    attempt,
+    bitmap_of,
+    chain,
+    line,
+    point,
+    point_disk,
+)
 from vm_babysitter.domain.chain import (
     Chain,
     Flaw,
@@ -15,7 +24,14 @@ from vm_babysitter.domain.chain import (
     disk_layers,
     layers_after,
 )
-from vm_babysitter.domain.point import Point, checkpoint_name, checkpoint_prefix, point_directory
+from vm_babysitter.domain.offline import Current, Evidence
+from vm_babysitter.domain.point import (
+    Point,
+    PointDisk,
+    checkpoint_name,
+    checkpoint_prefix,
+    point_directory,
+)
 
 FULL, FIRST, SECOND = line(3)
 
@@ -66,7 +82,7 @@ def test_damage_spreads_to_all_that_builds_on_it(
 
 def test_the_reason_says_what_the_point_builds_on() -> None:
     assert damaged({1: "vda.qcow2 is missing"}).broken[3] == (
-        "it builds on 000002: it builds on 000001: vda.qcow2 is missing"
+        "it builds on 000001: vda.qcow2 is missing"
     )
 
 
@@ -98,7 +114,8 @@ def test_the_next_number_is_one_that_nothing_has_had(
 
 
 def test_a_problem_found_later_is_noted_and_does_not_hide_an_earlier_one() -> None:
-    found = damaged({2: "first"}).with_problem(2, "second").with_problem(1, "index")
+    found = damaged({2: "first"}).with_flaws(2, Flaw("", "second"))
+    found = found.with_flaws(1, Flaw("", "index"))
     assert [stored.problem for stored in found.points] == ["", "index", "first", ""]
 
 
@@ -129,7 +146,8 @@ def test_a_disk_has_a_problem_only_where_its_own_layers_have_one(
     points[seq] = replace(points[seq], flaws=(Flaw("tpm-x", "bad"), flaw))
     found = chain(*points)
     assert (found.disk_problem(1, "vda"), found.disk_problem(1, "vdb")) == (vda, vdb)
-    assert 1 in found.broken
+    assert (1 in found.broken) == bool(seq == 1 or vda or vdb)
+    assert (1 in found.unfit) == bool(vda or vdb)
 
 
 def test_a_disk_of_which_a_manifest_is_missing_has_a_problem() -> None:
@@ -137,6 +155,82 @@ def test_a_disk_of_which_a_manifest_is_missing_has_a_problem() -> None:
     for seq, target in ((7, "vda"), (1, "vdz")):
         with pytest.raises(KeyError):
             chain(*line(3)).disk_problem(seq, target)
+
+
+def late_disk() -> tuple[Point, Point]:
+    """A point in which a disk is new, and one on top of it; there is no full."""
+    vda = point_disk("vda", parent="000000-full")
+    first = point(1, 0, disks=(vda, point_disk("vdb")))
+    on_first = tuple(point_disk(t, parent="000001-inc") for t in ("vda", "vdb"))
+    return first, point(2, 1, disks=on_first)
+
+
+def test_a_disk_that_is_stored_in_full_needs_nothing_older() -> None:
+    first, second = late_disk()
+    found = chain(first, second)
+    for stored in (first, second):
+        assert found.disk_problem(stored.seq, "vdb") == ""
+        assert "000000 it builds on is missing" in found.disk_problem(stored.seq, "vda")
+    assert names(found.layers(2, "vdb")) == [2, 1]
+    with pytest.raises(KeyError):
+        found.layers(2, "vda")
+    assert set(found.broken) == set(found.unfit) == {1, 2}
+
+
+def test_a_point_all_disks_of_which_are_in_full_restores_but_nothing_builds_on_it() -> None:
+    found = chain(point(1, 0, disks=(point_disk("vda"),)))
+    assert found.broken == {}
+    assert "000000" in found.unfit[1]
+    assert found.newest_intact is None
+
+
+def test_images_are_found_by_their_own_links() -> None:
+    back = point(2, 1, disks=(point_disk("vda", parent="000000-full"),))
+    found = chain(FULL, back)  # the point in between never had this disk
+    assert found.disk_problem(2, "vda") == ""
+    assert names(found.layers(2, "vda")) == [2, 0]
+    assert set(found.unfit) == {2}
+
+
+@pytest.mark.parametrize(
+    ("disk", "words"),
+    [
+        (point_disk("vda", parent="000002-inc"), "000002 it builds on has no such disk"),
+        (point_disk("vda", parent="elsewhere"), "it builds on is missing"),
+        (
+            replace(point_disk("vda", parent="000000-full"), parent_file="vdz.qcow2"),
+            "000000 it builds on has no such disk",
+        ),
+    ],
+    ids=["a circle", "no name of a point", "another disk"],
+)
+def test_a_link_that_leads_nowhere_is_a_problem_and_no_endless_walk(
+    disk: PointDisk, words: str
+) -> None:
+    found = chain(FULL, FIRST, point(2, 1, disks=(disk,)))
+    assert words in found.disk_problem(2, "vda")
+
+
+def test_what_builds_on_a_point_by_an_image_alone_is_its_child() -> None:
+    skips = point(2, 1, disks=(point_disk("vda", parent="000000-full"),))
+    assert chain(FULL, skips).children({0}) == (2,)
+
+
+def test_a_point_is_out_of_reach_only_if_nothing_is_known_to_be_damaged() -> None:
+    away, lost = Flaw("vda.qcow2", "denied", evidence=False), Flaw("vda.index", "it is missing")
+    found = chain(FULL, StoredPoint(FIRST, (away,)), SECOND)
+    assert [found.out_of_reach(seq) for seq in range(3)] == [False, True, True]
+    found = chain(StoredPoint(FULL, (lost,)), StoredPoint(FIRST, (away,)), SECOND)
+    assert [found.out_of_reach(seq) for seq in range(3)] == [False, False, False]
+
+
+def test_the_newest_point_is_not_current_if_a_file_beside_its_disks_is_damaged() -> None:
+    noted = Current(2, SECOND.nonce, BEGAN, Evidence({}, ""))
+    found = replace(chain(FULL, FIRST, SECOND), noted=noted)
+    assert found.current == noted
+    hurt = found.with_flaws(2, Flaw("domain.xml", "it is missing"))
+    assert hurt.newest_intact == SECOND
+    assert hurt.current is None
 
 
 def test_the_lineage_goes_from_a_point_to_its_full() -> None:

@@ -28,6 +28,7 @@ from vm_babysitter.domain.chain import Chain, Flaw, StoredPoint, UnreadablePoint
 from vm_babysitter.domain.diagnosis import Diagnosis, Health, diagnose
 from vm_babysitter.domain.findings import Code, Facts, Unlinked, Weight
 from vm_babysitter.domain.oddity import Oddity, OddityKind
+from vm_babysitter.domain.point import Point
 from vm_babysitter.domain.presence import Since
 from vm_babysitter.domain.vm import Bitmap, DiskState, DiskVerdict, PowerState, Vm
 
@@ -60,6 +61,11 @@ def only(diagnosis: Diagnosis, code: Code) -> str:
 
 def torn(seq: int) -> UnreadablePoint:
     return UnreadablePoint(seq, f"{seq:06d}-inc", "its manifest is torn")
+
+
+def out_of_reach(of: Point, file: str = "vda.qcow2") -> StoredPoint:
+    reason = "it cannot be looked at (Stale file handle)"
+    return StoredPoint(of, (Flaw(file, reason, evidence=False),))
 
 
 # -- the verdict ----------------------------------------------------------------------------
@@ -107,6 +113,42 @@ HEALTH: dict[str, tuple[Facts, Health]] = {
     ),
     "the VM is gone, its backups are not": (
         replace(facts(chain(*line(3))), vm=None, next=None, states=()),
+        Health.GOOD,
+    ),
+    "a file beside the disks of the newest is damaged": (
+        facts(chain(*line(2), damaged(line(3)[2], "domain.xml"))),
+        Health.REPAIRABLE,
+    ),
+    "the same of an older one, which others build on": (
+        facts(chain(damaged(line(1)[0], "nvram.fd"), *line(3)[1:])),
+        Health.GOOD,
+    ),
+    "the same of the only one": (
+        facts(chain(damaged(line(1)[0], "domain.xml"))),
+        Health.REPAIRABLE,
+    ),
+    "the same of the only one, in a closed chain": (
+        facts(chain(damaged(line(1)[0], "domain.xml"), archived="x")),
+        Health.RESTORE_ONLY,
+    ),
+    "the full is out of reach": (
+        facts(chain(out_of_reach(line(1)[0]), *line(3)[1:])),
+        Health.UNKNOWN,
+    ),
+    "the newest is out of reach": (
+        facts(chain(*line(2), out_of_reach(line(3)[2]))),
+        Health.REPAIRABLE,
+    ),
+    "all is out of reach": (
+        Facts(VM.name, VM.uuid, vm=VM, unread="it says no"),
+        Health.UNKNOWN,
+    ),
+    "only an unfinished backup": (
+        facts(replace(chain(), unreadable=(replace(torn(0), unfinished=True),))),
+        Health.NONE,
+    ),
+    "an unfinished backup": (
+        facts(replace(chain(*line(3)), unreadable=(replace(torn(3), unfinished=True),))),
         Health.GOOD,
     ),
     "an image is away": (
@@ -243,6 +285,80 @@ def test_two_damaged_points_take_along_what_builds_on_each() -> None:
         f"restore point {LIVE}/000001 is damaged",
         f"restore point {LIVE}/000002 is damaged; 000003 builds on it",
     ]
+
+
+def test_a_damaged_file_beside_the_disks_takes_nothing_along() -> None:
+    full, first, second = line(3)
+    found = diagnose(facts(chain(full, damaged(first, "domain.xml"), second)))
+    words = only(found, Code.DAMAGED)
+    assert f"{LIVE}/000001 is damaged, but all its disks are whole | domain.xml: it is" in words
+    assert found.lost == ()
+    assert [p.problem for p in found.points] == ["", "domain.xml: it is missing", ""]
+    assert found.facts.next is not None
+    assert found.facts.next.parent == second
+    assert found.facts.next.warnings == ()
+
+
+def test_the_next_backup_tells_once_of_a_damaged_file_beside_the_disks() -> None:
+    full, first, second = line(3)
+    (warning,) = plan_warnings(chain(full, damaged(first, "domain.xml")))
+    assert "000001 cannot be restored as a whole any more: domain.xml" in warning
+    assert plan_warnings(chain(full, damaged(first, "domain.xml"), second)) == ()
+
+
+def plan_warnings(found: Chain) -> tuple[str, ...]:
+    planned = facts(found).next
+    assert planned is not None
+    return planned.warnings
+
+
+def test_what_is_out_of_reach_is_not_called_lost_and_asks_for_a_person() -> None:
+    full, first, second = line(3)
+    found = diagnose(facts(chain(full, out_of_reach(first), second)))
+    words = only(found, Code.OUT_OF_REACH)
+    assert f"{LIVE}/000001 cannot be read now; 000002 builds on it" in words
+    assert "vda.qcow2: it cannot be looked at (Stale file handle)" in words
+    assert Code.DAMAGED not in codes(found)
+    assert found.lost == ()
+    assert [p.out_of_reach for p in found.points] == [False, True, True]
+    (finding,) = (f for f in found.findings if f.code is Code.OUT_OF_REACH)
+    assert (finding.weight, finding.seqs) == (Weight.PERSON, (1, 2))
+    assert found.facts.next is not None
+    assert all("cannot be read now" in warning for warning in found.facts.next.warnings)
+    assert len(found.facts.next.warnings) == 2
+
+
+def test_a_folder_that_cannot_be_read_is_a_finding_with_its_way_out() -> None:
+    found = diagnose(Facts(VM.name, VM.uuid, vm=VM, unread="it says no. Do this."))
+    assert "it says no. Do this." in only(found, Code.OUT_OF_REACH)
+    assert found.findings[0].weight is Weight.PERSON
+
+
+def test_an_unfinished_backup_is_not_called_a_lost_point() -> None:
+    unfinished = replace(torn(3), unfinished=True)
+    found = diagnose(facts(replace(chain(*line(3)), unreadable=(unfinished,))))
+    assert f"an unfinished backup, {LIVE}/000003, is left" in only(found, Code.ODD)
+    assert codes(found) == {Code.ODD}
+    assert found.lost == ()
+    assert [p.seq for p in found.points] == [0, 1, 2]
+    assert found.facts.next is not None
+    assert found.facts.next.warnings == ()
+
+
+def test_a_missing_point_is_told_though_what_builds_on_it_needs_nothing_of_it() -> None:
+    found = diagnose(facts(chain(point(1, 0, disks=(point_disk("vda"),)))))
+    assert f"restore point {LIVE}/000000 is missing" in only(found, Code.MISSING)
+    assert found.lost == ()
+    assert found.newest is not None
+    assert found.newest.seq == 1
+    assert found.health is Health.RESTORE_ONLY
+
+
+def test_a_point_that_lacks_an_image_others_build_on_is_told() -> None:
+    full = point(0, disks=(point_disk("vdb"),))
+    found = diagnose(facts(chain(full, point(1, 0))))
+    assert "000000 lacks what others build on; 000001 builds" in only(found, Code.MISSING)
+    assert [p.seq for p in found.lost] == [1]
 
 
 def test_damaged_tracking_is_told_by_disk_if_it_is_ours() -> None:

@@ -141,6 +141,31 @@ def test_all_is_lost(app: FakeApp) -> None:
     assert app.call("repair", NAME).exit_code == 12
 
 
+def test_what_cannot_be_read_is_neither_good_nor_lost_nor_none(app: FakeApp) -> None:
+    app.world.backup()
+    (document,) = app.world.path.glob("*/*/chain.json")
+    document.write_text(document.read_text().replace('"format": 1', '"format": 2'))
+    result = app.call("status")
+    assert result.exit_code == 3
+    assert "not known: they cannot be read now" in result.stdout
+    assert "Install a newer version" in result.stdout
+    assert "Whether anything is lost cannot be told now." in result.stdout
+    for words in ("no backup yet", "Nothing is lost", "are good."):
+        assert words not in result.stdout
+    (data,) = app.json("status", code=3)
+    assert (data["health"], data["newest"]) == ("unknown", None)
+
+
+def test_a_damaged_file_beside_the_disks_is_no_lost_disk(app: FakeApp) -> None:
+    app.world.backup()
+    lose(app, "*/*/000000-full/domain.xml")
+    result = app.call("status")
+    assert result.exit_code == 3
+    assert "is damaged, but all its disks are whole" in result.stdout
+    assert "No disk is lost." in result.stdout
+    assert "--remove-lost" not in result.stdout
+
+
 def test_many_lost_points_are_not_all_listed(app: FakeApp) -> None:
     for number in range(12):
         app.world.disk.write(0, bytes([number + 1]))

@@ -8,15 +8,25 @@ import pytest
 from tests.support.engine_world import EngineWorld, exact, lived_in
 from tests.support.fakes.disk import FakeDisk
 from tests.support.killing import each_kill
-from tests.unit.test_verify import results
-from vm_babysitter.domain.chain import ChainState
+from tests.unit.test_verify import file_of, flip, results, two_disks
+from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
+from vm_babysitter.adapters.store.local import LocalStore
+from vm_babysitter.domain.chain import Chain, ChainState
 from vm_babysitter.domain.diagnosis import Health
-from vm_babysitter.domain.errors import Busy, UnsupportedFormat, VmNotFound
+from vm_babysitter.domain.errors import (
+    Busy,
+    HypervisorError,
+    StoreFailed,
+    UnsupportedFormat,
+    VmNotFound,
+)
 from vm_babysitter.domain.findings import Code, Weight
 from vm_babysitter.domain.repair_plan import By, RepairPolicy, StepKind, plan_repair
 from vm_babysitter.domain.vm import PowerState
+from vm_babysitter.engine.catalog import find_point
 from vm_babysitter.engine.diagnosing import Diagnosed, Diagnoser
 from vm_babysitter.engine.repair import Repair, Repaired
+from vm_babysitter.ports import Store, StoredVm
 
 STEPS = (
     "adopted", "mark", "begin", "begun", "copy", "save", "confirm", "commit", "committed",
@@ -163,6 +173,126 @@ def test_a_vm_with_which_all_goes_wrong_spares_the_others(world: EngineWorld) ->
     assert isinstance(found[world.name].error, UnsupportedFormat)
     (finding,) = found[world.name].diagnosis.findings
     assert finding.weight is Weight.PERSON
+
+
+class Unreadable(LocalStore):
+    """Cannot read the backups of some VMs, or of all."""
+
+    def __init__(self, world: EngineWorld, *uuids: str, listed: bool = True) -> None:
+        super().__init__(world.path, "id", Qcow2Writer, digest_file)
+        self._uuids, self._listed = uuids, listed
+
+    def vms(self) -> tuple[StoredVm, ...]:
+        if not self._listed:
+            raise StoreFailed(str(self.path), "Input/output error")
+        return super().vms()
+
+    def chains(self, vm_uuid: str) -> tuple[Chain, ...]:
+        if vm_uuid in self._uuids:
+            raise StoreFailed(str(self.path), "Stale file handle")
+        return super().chains(vm_uuid)
+
+
+def every(world: EngineWorld, store: Store | None = None) -> dict[str, Diagnosed]:
+    """Diagnose all VMs; what came of them by name."""
+    found = Diagnoser(world.tools().sight, store or world.store).all()
+    return {each.diagnosis.facts.name: each for each in found}
+
+
+def test_backups_that_cannot_be_read_are_not_called_none(world: EngineWorld) -> None:
+    world.backup()
+    world.hypervisor.add("another")
+    found = every(world, Unreadable(world, world.vm.uuid))
+    assert found["another"].diagnosis.health is Health.NONE
+    diagnosis = found[world.name].diagnosis
+    assert diagnosis.health is Health.UNKNOWN
+    (finding,) = diagnosis.findings
+    assert (finding.code, finding.weight) == (Code.OUT_OF_REACH, Weight.PERSON)
+    assert "Stale file handle" in finding.what
+
+
+def test_a_gone_vm_whose_backups_cannot_be_read_spares_the_others(world: EngineWorld) -> None:
+    world.backup()
+    gone = world.vm.uuid
+    del world.hypervisor.machines[gone]
+    world.hypervisor.add("another")
+    found = every(world, Unreadable(world, gone))
+    assert found["another"].diagnosis.health is Health.NONE
+    assert found[world.name].diagnosis.health is Health.UNKNOWN
+    assert found[world.name].vm is None
+
+
+def test_a_folder_that_cannot_be_read_at_all_is_told_for_each_vm(world: EngineWorld) -> None:
+    world.backup()
+    (found,) = every(world, Unreadable(world, world.vm.uuid, listed=False)).values()
+    assert found.diagnosis.health is Health.UNKNOWN
+    world.hypervisor.machines.clear()
+    with pytest.raises(StoreFailed):
+        every(world, Unreadable(world, listed=False))
+
+
+@pytest.mark.parametrize("transient", [False, True])
+@pytest.mark.parametrize("call", ["active_job", "started"])
+def test_a_libvirt_that_fails_does_not_make_backups_unknown(
+    world: EngineWorld, call: str, transient: bool
+) -> None:
+    world.backup()
+    error = Busy("it", "it is busy") if transient else HypervisorError("ask", 1, "no")
+    world.hypervisor.fail[call] = error
+    (found,) = every(world).values()
+    assert found.error is error
+    assert found.diagnosis.health is Health.GOOD
+    assert [point.seq for point in found.diagnosis.points] == [0]
+    (finding,) = found.diagnosis.findings
+    assert finding.code is Code.NO_BACKUP
+    assert finding.weight is (Weight.NOTE if transient else Weight.PERSON)
+
+
+def test_an_index_that_is_damaged_does_not_have_other_disks_offered_for_removal(
+    ram_path: Path,
+) -> None:
+    world = two_disks(ram_path)
+    flip(file_of(world, 2, "vdb.index"), -1)
+    found = diagnose(world).diagnosis
+    assert [(p.disks, bool(p.problem)) for p in found.points] == [
+        (("vda", "vdb"), False),
+        (("vda", "vdb"), False),
+        (("vda",), True),
+    ]
+    assert StepKind.REMOVE_LOST not in [step.kind for step in plan_repair(found).steps]
+
+
+@pytest.mark.parametrize("state", [PowerState.RUNNING, PowerState.OFF])
+def test_a_damaged_file_beside_the_disks_is_made_good_by_the_next_backup(
+    world: EngineWorld, state: PowerState
+) -> None:
+    world.vm.state = state
+    first = world.backup().point
+    (path,) = world.path.glob(f"*/*/{first.directory}/domain.xml")
+    path.unlink()
+    assert diagnose(world).diagnosis.health is Health.REPAIRABLE
+    made = world.backup()
+    assert not made.unchanged
+    assert (made.point.seq, made.point.parent) == (1, 0)
+    assert "domain.xml" in made.point.warnings[0]
+    assert world.restored(world.chains()[0], 1) == bytes(world.disk.content)
+    assert diagnose(world).diagnosis.health is Health.GOOD
+
+
+def test_an_interrupted_backup_whose_mark_is_damaged_is_no_lost_point(world: EngineWorld) -> None:
+    world.backup()
+    world.backup_killed_at("copy")
+    (mark,) = world.path.rglob("*.attempt.json")
+    mark.write_bytes(b"{")
+    found = diagnose(world).diagnosis
+    assert found.lost == ()
+    assert Code.UNREADABLE not in {finding.code for finding in found.findings}
+    assert results(world).keys() == {0}
+    made = world.backup()
+    assert made.point.warnings == ()
+    (chain,) = world.chains()
+    assert world.restored(chain, made.point.seq) == bytes(world.disk.content)
+    assert find_point(world.store, world.name, "latest").point == made.point
 
 
 def rebase(path: Path) -> None:

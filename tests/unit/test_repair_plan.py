@@ -3,8 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.points import (
+    BEGAN,
     attempt,
     bitmap_of,
     chain,
@@ -13,14 +16,16 @@ from tests.support.points import (
     good,
     line,
     point,
+    point_disk,
     tracked_disk,
 )
 from tests.unit.test_diagnosis import BOTH, LIVE, ON_BOTH, VM, facts
-from vm_babysitter.domain.chain import Flaw, StoredPoint
+from vm_babysitter.domain.chain import Chain, Flaw, StoredPoint, UnreadablePoint
 from vm_babysitter.domain.cost import estimate
 from vm_babysitter.domain.diagnosis import diagnose
 from vm_babysitter.domain.findings import Facts, Unlinked
 from vm_babysitter.domain.oddity import Oddity, OddityKind
+from vm_babysitter.domain.point import Point
 from vm_babysitter.domain.presence import Since
 from vm_babysitter.domain.repair_plan import By, RepairPlan, RepairPolicy, StepKind, plan_repair
 from vm_babysitter.domain.vm import Bitmap, PowerState
@@ -142,6 +147,91 @@ def test_what_still_has_a_whole_disk_or_no_manifest_is_never_to_be_removed() -> 
     flawed = StoredPoint(point(0, disks=BOTH), (Flaw("vdb.qcow2", "it is missing"),))
     known = facts(chain(flawed, point(1, 0, disks=ON_BOTH)))
     assert StepKind.REMOVE_LOST not in kinds(plan(known, AGREED))
+
+
+def removed(*chains: Chain, oddities: tuple[Oddity, ...] = ()) -> list[tuple[int, ...]]:
+    """Return what would be removed if the user agreed."""
+    known = Facts(VM.name, VM.uuid, chains, VM, oddities=oddities)
+    steps = plan_repair(diagnose(known), AGREED).steps
+    return [step.seqs for step in steps if step.kind is StepKind.REMOVE_LOST]
+
+
+def flawed(of: Point, *flaws: Flaw) -> StoredPoint:
+    return StoredPoint(of, flaws)
+
+
+GONE = Flaw("vda.qcow2", "it is missing")
+AWAY = Flaw("vda.qcow2", "it cannot be looked at", evidence=False)
+NOTED = Flaw("vda.qcow2", "its content is not what was written", found=BEGAN)
+FULL, FIRST, SECOND, THIRD = line(4)
+UNREADABLE_FULL = UnreadablePoint(0, "000000-full", "its manifest is torn")
+
+
+@pytest.mark.parametrize(
+    ("found", "seqs"),
+    [
+        (chain(FULL, flawed(FIRST, GONE), SECOND), [(1, 2)]),
+        (chain(FIRST, SECOND), [(1, 2)]),
+        (replace(chain(FIRST, SECOND), unreadable=(UNREADABLE_FULL,)), []),
+        (replace(chain(flawed(FIRST, GONE)), unreadable=(UNREADABLE_FULL,)), []),
+        (chain(flawed(FULL, AWAY), FIRST), []),
+        (chain(FULL, flawed(FIRST, GONE), flawed(SECOND, AWAY), THIRD), []),
+        (chain(FULL, flawed(FIRST, Flaw("domain.xml", "it is missing")), SECOND), []),
+        (chain(flawed(FULL, Flaw("", "its manifest names a file outside of its folder"))), []),
+        (chain(FULL, flawed(FIRST, NOTED)), [(1,)]),
+        (chain(FULL, flawed(FIRST, NOTED), SECOND), []),
+        (chain(FULL, flawed(FIRST, GONE, NOTED), SECOND), []),
+        (chain(FIRST, point(2, 1, disks=(point_disk("vda"),))), []),
+    ],
+    ids=[
+        "an image is gone",
+        "the full is gone",
+        "a manifest may be put back",
+        "the same, and an image is gone",
+        "out of reach",
+        "in between something is out of reach",
+        "a file beside the disks",
+        "a manifest that lies",
+        "a verify found it",
+        "a verify found it, others may not need it",
+        "a verify found more",
+        "a disk in full on top of it",
+    ],
+)
+def test_only_what_is_surely_gone_and_needed_by_nothing_is_to_be_removed(
+    found: Chain, seqs: list[tuple[int, ...]]
+) -> None:
+    assert removed(found) == seqs
+
+
+def test_a_point_of_which_there_is_a_copy_is_not_to_be_removed_nor_what_builds_on_it() -> None:
+    found = chain(FULL, flawed(FIRST, GONE), SECOND)
+    copy = Oddity(OddityKind.COPIED_POINT, "a", "is a copy", chain=LIVE, seq=1)
+    assert removed(found, oddities=(copy,)) == []
+    for other in (replace(copy, chain="another"), replace(copy, seq=0)):
+        assert removed(found, oddities=(other,)) == [(1, 2)]
+
+
+@given(
+    gone=st.sets(st.integers(0, 6)),
+    away=st.sets(st.integers(0, 6)),
+    there=st.sets(st.integers(0, 6)),
+    parents=st.lists(st.integers(0, 5), min_size=6, max_size=6),
+    full=st.sets(st.integers(1, 6)),
+)
+def test_what_is_to_be_removed_restores_nothing_and_nothing_builds_on_it(
+    gone: set[int], away: set[int], there: set[int], parents: list[int], full: set[int]
+) -> None:
+    made = [FULL, *(point(i, min(p, i - 1)) for i, p in enumerate(parents, 1))]
+    made = [replace(p, disks=(point_disk(),)) if p.seq in full else p for p in made]
+    flaws = dict.fromkeys(away, AWAY) | dict.fromkeys(gone, GONE)
+    stored = [flawed(p, *filter(None, [flaws.get(p.seq)])) for p in made if p.seq in there]
+    found = chain(*stored)
+    for seqs in removed(found):
+        assert found.children(seqs) == ()
+        for seq in seqs:
+            assert found.disk_problem(seq, "vda")
+            assert not found.out_of_reach(seq)
 
 
 def test_the_next_backup_says_what_it_builds_on_and_what_it_reads() -> None:

@@ -1,5 +1,6 @@
 """Restoring: exactly what the disk held, or nothing at all."""
 
+import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -264,6 +265,26 @@ def test_a_file_beside_the_disks_that_is_lost_is_told_before_anything_is_read(
     assert "domain.xml: it is missing" in error.message
     assert "--disk vda --disk vdb" in error.hint
     assert tool.calls == []
+
+
+@pytest.mark.parametrize("manifest", ["lost", "unreadable"])
+def test_a_disk_that_is_stored_in_full_restores_without_what_is_older(
+    world: EngineWorld, to: Path, tool: FakeImageTool, manifest: str
+) -> None:
+    late = FakeDisk("vdc", size=2 * BLOCK, path="/vms/c.qcow2")
+    late.layers[0].path = late.path
+    world.vm.disks["vdc"] = late
+    late.write(0, b"late")
+    world.backup()
+    late.write(BLOCK, b"later")
+    made = world.backup().point
+    old = file_of(world, 0, "point.json")
+    old.write_bytes(b"{") if manifest == "unreadable" else shutil.rmtree(old.parent)
+    (chain,) = world.chains()
+    assert chain.disk_problem(made.seq, "vdc") == ""
+    assert "--disk vdc" in refused(world, to, tool, PointDamaged).hint
+    restore(world, to, tool, targets=["vdc"])
+    assert content(to / "vdc.qcow2") == bytes(late.content)
 
 
 def test_what_turns_out_damaged_on_the_way_is_told_with_what_may_be_had(

@@ -106,13 +106,15 @@ def test_one_changed_byte_of_any_file_is_found_and_spreads_to_what_builds_on_it(
 ) -> None:
     flip(file_of(world, seq, name), 100 if name.endswith("qcow2") else -1)
     found = results(world, structure_only=structure_only)
-    assert {n for n, r in found.items() if not r.good} == set(range(seq, 3))
+    spreads = name != "domain.xml"  # that is read for its own point only
+    assert {n for n, r in found.items() if not r.good} == set(range(seq, 3) if spreads else [seq])
     assert [p.split(":")[0] for p in found[seq].problems] == [name]
-    for later in range(seq + 1, 3):
+    for later in range(seq + 1, 3 if spreads else 0):
         assert found[later].problems == tuple(
             f"it builds on {seq:06d}: {problem}" for problem in found[seq].problems
         )
-    assert not any(found[n].content for n in range(seq, 3))
+    for number, result in found.items():
+        assert result.content == (result.good and not structure_only), number
 
 
 def test_missing_file_is_told_without_reading_anything(world: EngineWorld) -> None:

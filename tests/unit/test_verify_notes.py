@@ -57,7 +57,16 @@ class Failing(LocalStore):
         super().__init__(world.path, "id", Qcow2Writer, digest)
 
 
-@pytest.mark.parametrize("name", ["vda.qcow2", "vdb.index", "domain.xml"])
+def test_damage_beside_the_disks_is_noted_and_the_next_backup_goes_on(world: EngineWorld) -> None:
+    flip(file_of(world, 1, "domain.xml"), -1)
+    results(world, structure_only=True)
+    assert flaws(world) == {1: ["domain.xml"]}
+    assert set(only(world).broken) == {1}
+    made = world.backup().point
+    assert (made.parent, made.warnings) == (2, ())
+
+
+@pytest.mark.parametrize("name", ["vda.qcow2", "vdb.index"])
 @pytest.mark.parametrize("structure_only", [False, True])
 def test_damage_is_noted_at_its_own_point_and_the_next_backup_builds_on_an_older_one(
     world: EngineWorld, name: str, structure_only: bool

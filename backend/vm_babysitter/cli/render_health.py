@@ -9,7 +9,7 @@ from vm_babysitter.cli.render import table
 from vm_babysitter.cli.suggest import Suggest
 from vm_babysitter.domain.diagnosis import Diagnosis, Health, PointHealth
 from vm_babysitter.domain.errors import Exit
-from vm_babysitter.domain.findings import Finding, Weight
+from vm_babysitter.domain.findings import Code, Finding, Weight
 from vm_babysitter.domain.repair_plan import By, RepairPlan, Step, StepKind
 from vm_babysitter.engine.repair import Repaired
 from vm_babysitter.lib.units import format_bytes, format_duration
@@ -20,6 +20,7 @@ HEALTH_WORDS = {
     Health.RESTORE_ONLY: "to restore only; the next backup is a full one",
     Health.LOST: "LOST: none can be restored as a whole",
     Health.NONE: "no backup yet",
+    Health.UNKNOWN: "not known: they cannot be read now",
 }
 _HEALTH_SENTENCES = {
     Health.GOOD: "The backups of {vm!r} are good.",
@@ -30,6 +31,7 @@ _HEALTH_SENTENCES = {
     ),
     Health.LOST: "The backups of {vm!r} are lost: no restore point can be restored as a whole.",
     Health.NONE: "There is no backup of {vm!r} yet.",
+    Health.UNKNOWN: "Whether the backups of {vm!r} are good cannot be told now.",
 }
 _NOT_KNOWN = "Whether there are backups of {vm!r} is not known."
 _MANY = 8
@@ -86,7 +88,7 @@ def _step_text(step: Step, vm: str, suggest: Suggest) -> str:
 def _loss_text(diagnosis: Diagnosis) -> str:
     waiting = [point for point in diagnosis.points if point.waits and not point.problem]
     if not diagnosis.lost and not waiting:
-        return "Nothing is lost."
+        return _nothing_lost(diagnosis)
     sentences = []
     if diagnosis.lost:
         sentences.append(f"Lost, as a whole: {_names(diagnosis.lost)}.")
@@ -100,6 +102,14 @@ def _names(points: Sequence[PointHealth]) -> str:
     names = [point.name for point in points]
     shown = ", ".join(names[:_MANY]) + (f" and {len(names) - _MANY} more" if names[_MANY:] else "")
     return f"{len(names)} restore {'point' if len(names) == 1 else 'points'}: {shown}"
+
+
+def _nothing_lost(diagnosis: Diagnosis) -> str:
+    if any(finding.code is Code.OUT_OF_REACH for finding in diagnosis.findings):
+        return "Whether anything is lost cannot be told now."
+    if any(point.problem for point in diagnosis.points):
+        return "No disk is lost."
+    return "Nothing is lost."
 
 
 def diagnosis_data(diagnosis: Diagnosis, plan: RepairPlan, *, known: bool = True) -> dict[str, Any]:
@@ -185,7 +195,8 @@ def repair_exit(result: Repaired) -> Exit:
     after = result.after.diagnosis
     if after.health is Health.LOST:
         return Exit.INTEGRITY
-    return Exit.WARNINGS if result.left or result.failed else Exit.OK
+    troubled = result.left or result.failed or after.health is Health.UNKNOWN
+    return Exit.WARNINGS if troubled else Exit.OK
 
 
 def repair_data(result: Repaired) -> dict[str, Any]:

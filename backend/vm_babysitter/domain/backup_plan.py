@@ -114,7 +114,7 @@ def plan_backup(  # noqa: PLR0913
     pairs = [(d.disk, plan) for d, plan in zip(disks, plans, strict=True)]
     lost, notes = gone_disks(parent, [plan.parent for plan in plans], disks, left_out)
     warnings = [*lost, *(newly_encrypted(disk, plan.parent) for disk, plan in pairs)]
-    warnings += _lost_points(chain, after=parent.seq)
+    warnings += _lost_points(chain, since=parent.seq)
     changed = [changed_disk(d, p.identity, p.source_format, p.parent) for d, p in pairs]
     return BackupPlan(
         False,
@@ -165,13 +165,13 @@ def _choose_parent(
         return ("a full backup was asked for",), None
     parent = chain.newest_intact
     if parent is None:
-        why = "; ".join(sorted(set(chain.broken.values()))) or "it has no restore point"
+        why = "; ".join(sorted(set(chain.unfit.values()))) or "it has no restore point"
         return (f"nothing can build on the backup series {chain.directory}: {why}",), None
     if len(chain.lineage(parent.seq)) >= MAX_POINTS:
         return (f"the backup series has reached {MAX_POINTS} restore points",), None
-    skipped = [seq for seq in chain.broken if seq > parent.seq]
+    skipped = {seq: why for seq, why in sorted(chain.unfit.items()) if seq > parent.seq}
     reasons = [f"builds on restore point {parent.seq:06d}"]
-    reasons += [f"restore point {seq:06d} is passed over: {chain.broken[seq]}" for seq in skipped]
+    reasons += [f"restore point {seq:06d} is passed over: {why}" for seq, why in skipped.items()]
     return tuple(reasons), parent
 
 
@@ -179,18 +179,21 @@ def _ended(chain: Chain | None, *, force_full: bool) -> list[str]:
     """Say that a series ends because none of its points is whole any more."""
     if chain is None or force_full or chain.newest_intact is not None:
         return []
-    return _lost_points(chain, after=-1)
+    return _lost_points(chain, since=0)
 
 
-def _lost_points(chain: Chain, *, after: int) -> list[str]:
-    """Name the points, newer than what the next one builds on, that no longer restore.
+def _lost_points(chain: Chain, *, since: int) -> list[str]:
+    """Name the points, from what the next one builds on, that do not restore as a whole.
 
-    They are named once: by the next backup, which passes them over.
+    They are named once: by the next backup, which passes them over, or has anew what is damaged
+    beside the disks of the one that it builds on.
     """
-    found = {seq: why for seq, why in chain.broken.items() if seq > after}
-    found |= {u.seq: u.problem for u in chain.unreadable if u.seq > after}
+    found = {seq: why for seq, why in chain.broken.items() if seq >= since}
+    found |= {u.seq: u.problem for u in chain.unreadable if u.seq >= since and not u.unfinished}
+    away = {seq for seq in found if chain.out_of_reach(seq)}
     return [
-        f"restore point {chain.directory}/{seq:06d} cannot be restored as a whole any more: {why}"
+        f"restore point {chain.directory}/{seq:06d} cannot be "
+        f"{'read now' if seq in away else 'restored as a whole any more'}: {why}"
         for seq, why in sorted(found.items())
     ]
 

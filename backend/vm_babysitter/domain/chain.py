@@ -32,6 +32,8 @@ class Flaw:
     """When a verify found it; None for what a look tells."""
     content: bool = False
     """Whether the file is what was written, and only reading through it shows the flaw."""
+    evidence: bool = True
+    """Whether it shows that something is damaged, and not only that it is out of reach now."""
 
     def __str__(self) -> str:
         words = f"{self.file}: {self.reason}" if self.file else self.reason
@@ -63,6 +65,19 @@ class UnreadablePoint:
     seq: int
     directory: str
     problem: str
+    unfinished: bool = False
+    """Whether it never was a point: a backup that was begun, the mark of which is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One reason why a disk of a point cannot be restored."""
+
+    seq: int
+    """Of the point where the reason lies."""
+    flaw: Flaw | None
+    """What is wrong there; None where that point is missing or its manifest cannot be read."""
+    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +152,13 @@ class Chain:
     def current(self) -> Current | None:
         """Until when the newest point is known to be what the VM has; None if nothing tells.
 
-        Only where that point is whole and nothing newer was begun.
+        Only where that point is whole, files beside its disks included, and nothing newer was
+        begun.
         """
         newest = self.newest_intact
         if newest is None or self.noted is None or newest.seq + 1 != self.next_seq:
+            return None
+        if newest.seq in self.broken:
             return None
         same = (self.noted.seq, self.noted.nonce) == (newest.seq, newest.nonce)
         return self.noted if same else None
@@ -148,45 +166,93 @@ class Chain:
     @property
     def newest_intact(self) -> Point | None:
         """The point that the next increment builds on, if there is one."""
-        broken = self.broken
-        intact = [p.point for p in self.points if p.point.seq not in broken]
+        unfit = self.unfit
+        intact = [p.point for p in self.points if p.point.seq not in unfit]
         return max(intact, key=lambda p: p.seq, default=None)
 
     @property
     def broken(self) -> dict[int, str]:
-        """Points that cannot be built on or restored, with the reason, by sequence number."""
+        """Points that cannot be restored as a whole, with the reason, by sequence number."""
         reasons: dict[int, str] = {}
-        for stored in self.points:  # parents come before children: seq of a parent is lower
-            point = stored.point
-            if stored.problem:
-                reasons[point.seq] = stored.problem
-            elif point.parent is not None and self.find(point.parent) is None:
-                reasons[point.seq] = f"the restore point {point.parent:06d} it builds on is missing"
-            elif point.parent in reasons:
-                reasons[point.seq] = f"it builds on {point.parent:06d}: {reasons[point.parent]}"
+        for stored in self.points:
+            reason = stored.problem or self._disks_problem(stored.point)
+            if reason:
+                reasons[stored.point.seq] = reason
         return reasons
 
-    def disk_problem(self, seq: int, target: str) -> str:
-        """Say why one disk of a point cannot be restored, empty if it can.
+    @property
+    def unfit(self) -> dict[int, str]:
+        """Points that nothing can build on, with the reason, by sequence number.
 
-        Only what is wrong with the images and indexes of this disk counts, and with manifests.
+        A point in which only a file beside the disks is damaged is fit: the next one has such
+        files of its own. One of whose line a manifest is missing is not, though it may restore.
+        """
+        lines: dict[int, str] = {}
+        for stored in self.points:  # parents come before children: seq of a parent is lower
+            point, whole = stored.point, stored.flaw_of()
+            if whole:
+                lines[point.seq] = str(whole)
+            elif point.parent is not None and self.find(point.parent) is None:
+                lines[point.seq] = self._absent(point.parent)
+            elif point.parent in lines:
+                lines[point.seq] = f"it builds on {point.parent:06d}: {lines[point.parent]}"
+        disks = {s.point.seq: self._disks_problem(s.point) for s in self.points}
+        return {seq: problem for seq, problem in (disks | lines).items() if problem}
+
+    def troubles(self, seq: int, target: str) -> tuple[Trouble, ...]:
+        """Return all that keeps one disk of a point from being restored, the nearest first.
+
+        Only images and indexes of this disk count, and the manifests that tell of them.
 
         Raises:
             KeyError: there is no such point, or it has no such disk.
         """
+        images, gap = self._walk(seq, target)
+        found: list[Trouble] = []
+        for stored, disk in images:
+            number = stored.point.seq
+            prefix = "" if number == seq else f"it builds on {number:06d}: "
+            found += [
+                Trouble(number, flaw, f"{prefix}{flaw}")
+                for flaw in stored.flaws
+                if flaw.file in ("", disk.file, disk.index)
+            ]
+        if gap is not None:
+            found.append(Trouble(gap, None, self._absent(gap)))
+        return tuple(found)
+
+    def out_of_reach(self, seq: int) -> bool:
+        """Whether all that keeps a point from being restored is that it cannot be read now."""
         stored = self.find(seq)
-        if stored is None or stored.point.disk(target) is None:
+        if stored is None or seq not in self.broken:
+            return False
+        found = [t for d in stored.point.disks for t in self.troubles(seq, d.target)]
+        flaws = [*stored.flaws, *(trouble.flaw for trouble in found)]
+        return not any(flaw is None or flaw.evidence for flaw in flaws)
+
+    def disk_problem(self, seq: int, target: str) -> str:
+        """Say why one disk of a point cannot be restored, empty if it can.
+
+        Raises:
+            KeyError: there is no such point, or it has no such disk.
+        """
+        return next((trouble.words for trouble in self.troubles(seq, target)), "")
+
+    def layers(self, seq: int, target: str) -> tuple[tuple[Point, PointDisk], ...]:
+        """Return the images that a disk of a point is made of, newest first.
+
+        They alone are looked up: whatever else the point builds on may be missing.
+
+        Raises:
+            KeyError: there is no such point or disk, or one of the images is missing.
+        """
+        if any(trouble.flaw is None for trouble in self.troubles(seq, target)):
             raise KeyError((seq, target))
-        try:
-            layers = disk_layers(self.lineage(seq), target)
-        except KeyError:
-            return self.broken.get(seq) or f"what disk {target} builds on is missing"
-        for point, disk in layers:
-            found = self.find(point.seq)
-            flaw = found and found.flaw_of(disk.file, disk.index)
-            if flaw:
-                return str(flaw) if point.seq == seq else f"it builds on {point.seq:06d}: {flaw}"
-        return ""
+        return self.known_layers(seq, target)
+
+    def known_layers(self, seq: int, target: str) -> tuple[tuple[Point, PointDisk], ...]:
+        """Return the same as far as there are manifests. Raises KeyError, as ``troubles``."""
+        return tuple((stored.point, disk) for stored, disk in self._walk(seq, target)[0])
 
     def folder_of(self, point: Point) -> str:
         """Return the name of the folder that a point lies in."""
@@ -195,17 +261,21 @@ class Chain:
 
     def children(self, seqs: Collection[int]) -> tuple[int, ...]:
         """Return the points that build on any of these and are not among them."""
+        folders = {s.point.directory for s in self.points if s.point.seq in seqs}
         return tuple(
             stored.point.seq
             for stored in self.points
-            if stored.point.parent in seqs and stored.point.seq not in seqs
+            if stored.point.seq not in seqs
+            and (
+                stored.point.parent in seqs
+                or any(disk.parent in folders for disk in stored.point.disks)
+            )
         )
 
-    def with_problem(self, seq: int, problem: str) -> "Chain":
-        """Return this chain with a problem noted at one of its points."""
+    def with_flaws(self, seq: int, *flaws: Flaw) -> "Chain":
+        """Return this chain with flaws noted at one of its points."""
         points = tuple(
-            replace(p, flaws=(*p.flaws, Flaw("", problem))) if p.point.seq == seq else p
-            for p in self.points
+            replace(p, flaws=(*p.flaws, *flaws)) if p.point.seq == seq else p for p in self.points
         )
         return replace(self, points=points)
 
@@ -232,6 +302,40 @@ class Chain:
             wanted = stored.point.parent
         return tuple(line)
 
+    def _disks_problem(self, point: Point) -> str:
+        problems = (self.disk_problem(point.seq, disk.target) for disk in point.disks)
+        return next(filter(None, problems), "")
+
+    def _absent(self, seq: int) -> str:
+        if self.find(seq) is not None:
+            return f"the restore point {seq:06d} it builds on has no such disk"
+        unreadable = any(each.seq == seq for each in self.unreadable)
+        words = "cannot be read" if unreadable else "is missing"
+        return f"the restore point {seq:06d} it builds on {words}"
+
+    def _walk(
+        self, seq: int, target: str
+    ) -> tuple[tuple[tuple[StoredPoint, PointDisk], ...], int | None]:
+        """Follow a disk from image to image, by their own links.
+
+        Returns them, newest first, and the number of the point that the next one should lie in
+        and does not; None if nothing is missing.
+        """
+        folders = {stored.point.directory: stored for stored in self.points}
+        stored = self.find(seq)
+        disk = None if stored is None else stored.point.disk(target)
+        if stored is None or disk is None:
+            raise KeyError((seq, target))
+        images = [(stored, disk)]
+        while disk.parent is not None:
+            below = folders.get(disk.parent)
+            image = below and below.point.disk_in(disk.parent_file or disk.file)
+            if below is None or not image or below.point.seq >= stored.point.seq:
+                return tuple(images), _number(disk.parent)
+            stored, disk = below, image
+            images.append((stored, disk))
+        return tuple(images), None
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -255,6 +359,12 @@ class Attempt:
     def directory(self) -> str:
         """The name of the directory the point is made in."""
         return point_directory(self.seq, self.level)
+
+
+def _number(directory: str) -> int:
+    """Return the number in the name of a point's directory, -1 if it has none."""
+    digits = directory.partition("-")[0]
+    return int(digits) if digits.isdecimal() else -1
 
 
 def live_chain(chains: Sequence[Chain]) -> Chain | None:

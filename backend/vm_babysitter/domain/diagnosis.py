@@ -21,9 +21,11 @@ class Health(StrEnum):
     RESTORE_ONLY = "restore-only"
     """There are points to restore, but none to build on: the next backup is a full one."""
     LOST = "lost"
-    """There were points, and none of them can be restored as a whole."""
+    """There were points, and of none of them all disks can be restored."""
     NONE = "none"
     """There is no backup yet."""
+    UNKNOWN = "unknown"
+    """It cannot be told now: what would tell is out of reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,10 @@ class PointHealth:
     """Why it cannot be restored as a whole; empty if it can."""
     disks: tuple[str, ...] = ()
     """The disks that can be restored."""
+    missing: tuple[str, ...] = ()
+    """Those that cannot; of a point whose manifest cannot be read they are not known."""
+    out_of_reach: bool = False
+    """Whether it only cannot be read now, which is no evidence of damage."""
     waits: bool = False
     """Whether a repair has to put something of it right before all of this is so."""
 
@@ -43,6 +49,11 @@ class PointHealth:
     def name(self) -> str:
         """As a user writes it: ``<chain>/<seq>``."""
         return f"{self.chain}/{self.seq:06d}"
+
+    @property
+    def has_all_disks(self) -> bool:
+        """Whether all its disks can be restored, whatever is wrong with files beside them."""
+        return bool(self.disks) and not self.missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +74,12 @@ class Diagnosis:
 
     @property
     def lost(self) -> tuple[PointHealth, ...]:
-        """The points that cannot be restored as a whole."""
-        return tuple(point for point in self.points if point.problem)
+        """The points of which disks cannot be restored any more."""
+        return tuple(
+            point
+            for point in self.points
+            if point.problem and not point.out_of_reach and not point.has_all_disks
+        )
 
 
 def diagnose(facts: Facts) -> Diagnosis:
@@ -76,14 +91,17 @@ def diagnose(facts: Facts) -> Diagnosis:
 
 def _health(facts: Facts, points: Sequence[PointHealth], findings: Sequence[Finding]) -> Health:
     live = live_chain(facts.chains)
+    if facts.unread:
+        return Health.UNKNOWN
     if not points:
         return Health.NONE
-    if all(point.problem for point in points):
-        return Health.LOST
+    if not any(point.has_all_disks for point in points):
+        return Health.UNKNOWN if any(p.out_of_reach for p in points) else Health.LOST
     if live is None or live.newest_intact is None:
         return Health.RESTORE_ONLY
-    passed_over = any(seq > live.newest_intact.seq for seq in live.broken)
-    unreadable = any(u.seq > live.newest_intact.seq for u in live.unreadable)
+    newest = live.newest_intact.seq
+    passed_over = any(seq > newest for seq in live.unfit) or newest in live.broken
+    unreadable = any(u.seq > newest and not u.unfinished for u in live.unreadable)
     mended = any(finding.weight is Weight.MENDED for finding in findings)
     return Health.REPAIRABLE if passed_over or unreadable or mended else Health.GOOD
 
@@ -92,16 +110,23 @@ def _points(facts: Facts) -> Iterator[PointHealth]:
     for chain in sorted(facts.chains, key=lambda c: (c.created, c.directory)):
         broken, waiting = chain.broken, _waiting(facts, chain)
         found = [
-            PointHealth(
-                chain.directory,
-                stored.point.seq,
-                broken.get(stored.point.seq, ""),
-                restorable(chain, stored.point),
-                stored.point.seq in waiting,
-            )
-            for stored in chain.points
+            PointHealth(chain.directory, u.seq, u.problem)
+            for u in chain.unreadable
+            if not u.unfinished
         ]
-        found += [PointHealth(chain.directory, u.seq, u.problem) for u in chain.unreadable]
+        for point in (stored.point for stored in chain.points):
+            disks = restorable(chain, point)
+            found.append(
+                PointHealth(
+                    chain.directory,
+                    point.seq,
+                    broken.get(point.seq, ""),
+                    disks,
+                    missing=tuple(d.target for d in point.disks if d.target not in disks),
+                    out_of_reach=chain.out_of_reach(point.seq),
+                    waits=point.seq in waiting,
+                )
+            )
         yield from sorted(found, key=lambda point: point.seq)
 
 

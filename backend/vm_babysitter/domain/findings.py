@@ -1,12 +1,12 @@
 """What is wrong with a VM's backups, one finding for each thing. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from vm_babysitter.domain.backup_plan import BackupPlan
 from vm_babysitter.domain.bitmaps import bitmaps_of
-from vm_babysitter.domain.chain import Attempt, Chain, ChainState, live_chain
+from vm_babysitter.domain.chain import Attempt, Chain, ChainState, Flaw, live_chain
 from vm_babysitter.domain.cost import Cost
 from vm_babysitter.domain.oddity import Oddity, OddityKind
 from vm_babysitter.domain.point import Method, Point, checkpoint_prefix
@@ -27,6 +27,7 @@ class Code(StrEnum):
     REMOVAL = "removal-unfinished"
     DAMAGED = "damaged"
     UNREADABLE = "unreadable"
+    OUT_OF_REACH = "out-of-reach"
     MISSING = "missing"
     TRACKING_DAMAGED = "tracking-damaged"
     TRACKING_LOST = "tracking-lost"
@@ -108,6 +109,8 @@ class Facts:
     """Why it cannot be planned, with the way out; empty if it can."""
     transient: bool = False
     """Whether that may well be otherwise in a moment."""
+    unread: str = ""
+    """Why its chains are not known, with the way out; empty if they are."""
     current: str = ""
     """Name of the point that the VM, which is off, still is; then nothing is to be done."""
     since: Since = Since.UNKNOWN
@@ -226,60 +229,100 @@ def _of_damage(chain: Chain) -> Iterator[Finding]:
     for stored in chain.points:
         if not stored.flaws:
             continue
-        seq = stored.point.seq
-        evidence = tuple(
-            filter(None, (f"{f.file}: {f.reason}" if f.file else f.reason for f in stored.flaws))
-        )
+        seq, evidence = stored.point.seq, tuple(map(_words, stored.flaws))
+        seqs = (seq, *taken.get(seq, ()))
+        if not any(flaw.evidence for flaw in stored.flaws):
+            yield _out_of_reach(chain, seqs, evidence)
+            continue
         what = f"restore point {chain.directory}/{seq:06d} is damaged"
-        yield _loss(Code.DAMAGED, what, evidence, chain, (seq, *taken.get(seq, ())))
+        if len(restorable(chain, stored.point)) == len(stored.point.disks):
+            what += ", but all its disks are whole"
+        yield _loss(Code.DAMAGED, what, evidence, chain, seqs)
+    yield from _of_unreadable(chain, taken)
+    told = {s.point.seq for s in chain.points if s.flaws} | {u.seq for u in chain.unreadable}
+    for seq, children in taken.items():
+        if seq not in told:
+            gone = "is missing" if chain.find(seq) is None else "lacks what others build on"
+            what = f"restore point {chain.directory}/{seq:06d} {gone}"
+            yield _loss(Code.MISSING, what, (), chain, (seq, *children))
+
+
+def _of_unreadable(chain: Chain, taken: Mapping[int, Sequence[int]]) -> Iterator[Finding]:
     for unreadable in chain.unreadable:
         seq = unreadable.seq
-        what = f"restore point {chain.directory}/{seq:06d} cannot be read"
+        name = f"{chain.directory}/{seq:06d}"
         evidence = (f"{unreadable.directory}: {unreadable.problem}",)
-        yield _loss(Code.UNREADABLE, what, evidence, chain, (seq, *taken.pop(seq, ())))
-    there = {stored.point.seq for stored in chain.points}
-    for seq, children in taken.items():
-        if seq not in there:
-            what = f"restore point {chain.directory}/{seq:06d} is missing"
-            yield _loss(Code.MISSING, what, (), chain, (seq, *children))
+        if unreadable.unfinished:
+            what = f"an unfinished backup, {name}, is left; it never was a restore point, and stays"
+            way_out = "Its folder, and what lies beside it and is called alike, can be moved away."
+            yield Finding(
+                Code.ODD, Weight.NOTE, what, evidence, chain.directory, (seq,), way_out=way_out
+            )
+            continue
+        what = f"restore point {name} cannot be read"
+        yield _loss(Code.UNREADABLE, what, evidence, chain, (seq, *taken.get(seq, ())))
+
+
+def _words(flaw: Flaw) -> str:
+    return f"{flaw.file}: {flaw.reason}" if flaw.file else flaw.reason
+
+
+def _out_of_reach(chain: Chain, seqs: tuple[int, ...], evidence: tuple[str, ...]) -> Finding:
+    what = f"restore point {chain.directory}/{seqs[0]:06d} cannot be read now"
+    return Finding(
+        Code.OUT_OF_REACH,
+        Weight.PERSON,
+        f"{_with_those_taken(what, seqs)}; that is no evidence of damage, and nothing is done",
+        evidence,
+        chain.directory,
+        seqs,
+        way_out="See to it that these files can be read again.",
+    )
 
 
 def _loss(
     code: Code, what: str, evidence: tuple[str, ...], chain: Chain, seqs: tuple[int, ...]
 ) -> Finding:
-    taken = seqs[1:]
-    if taken:
-        names = ", ".join(f"{seq:06d}" for seq in taken)
-        what = f"{what}; {names} {'builds' if len(taken) == 1 else 'build'} on it"
+    what = _with_those_taken(what, seqs)
     partly = _partly(chain, seqs)
     if partly:
         what = f"{what}. Single disks can still be restored: {partly}"
     return Finding(code, Weight.LOSS, what, evidence, chain.directory, seqs)
 
 
+def _with_those_taken(what: str, seqs: tuple[int, ...]) -> str:
+    """Add to what is said of a point which others it takes along."""
+    taken = seqs[1:]
+    names = ", ".join(f"{seq:06d}" for seq in taken)
+    return f"{what}; {names} {'builds' if len(taken) == 1 else 'build'} on it" if taken else what
+
+
 def _partly(chain: Chain, seqs: Sequence[int]) -> str:
-    """Say of which disks of these points at least something can be had."""
+    """Say of which disks of these points at least something can be had, where not all can."""
     found: dict[str, list[str]] = {}
     for stored in chain.points:
-        if stored.point.seq in seqs:
-            for target in restorable(chain, stored.point):
+        targets = restorable(chain, stored.point)
+        if stored.point.seq in seqs and len(targets) < len(stored.point.disks):
+            for target in targets:
                 found.setdefault(target, []).append(f"{stored.point.seq:06d}")
     return "; ".join(f"{target} of {', '.join(names)}" for target, names in found.items())
 
 
 def _taken_along(chain: Chain) -> dict[int, list[int]]:
-    """Return which points, whole by themselves, are lost by which other, damaged or gone."""
+    """Return which points, whole by themselves, are lost by which other, damaged or gone.
+
+    Points that are gone are there even if they take none along.
+    """
     taken: dict[int, list[int]] = {}
+    there = {stored.point.seq for stored in chain.points}
     for stored in chain.points:
-        if stored.flaws or stored.point.seq not in chain.broken:
-            continue
-        wanted = stored.point.parent
-        while wanted is not None:
-            parent = chain.find(wanted)
-            if parent is None or parent.flaws:
-                taken.setdefault(wanted, []).append(stored.point.seq)
-                break
-            wanted = parent.point.parent
+        point, causes = stored.point, set[int]()
+        if point.parent is not None and point.parent not in there:
+            taken.setdefault(point.parent, [])
+        for disk in point.disks if not stored.flaws else ():
+            causes |= {trouble.seq for trouble in chain.troubles(point.seq, disk.target)[:1]}
+        for cause in causes:
+            taken.setdefault(cause, []).append(point.seq)
     return taken
 
 
@@ -320,6 +363,9 @@ def _of_surroundings(facts: Facts) -> Iterator[Finding]:
         crashed = facts.since is Since.WENT_DOWN_HARD
         what = facts.since.removesuffix(".")
         yield Finding(Code.HOST, Weight.MENDED if crashed else Weight.NOTE, what)
+    if facts.unread:
+        what = f"what the backup folder holds of it cannot be told now: {facts.unread}"
+        yield Finding(Code.OUT_OF_REACH, Weight.PERSON, what)
     if facts.vm is None:
         what = "libvirt has no such VM any more; its backups stay, and can be restored"
         yield Finding(Code.VM_GONE, Weight.NOTE, what)

@@ -1,13 +1,14 @@
 """What is done about a diagnosis, step by step: what it costs, and what is lost by it. Pure."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vm_babysitter.domain.chain import live_chain
+from vm_babysitter.domain.chain import Chain, StoredPoint, Trouble, live_chain
 from vm_babysitter.domain.cost import ASSUMED_SPEED
 from vm_babysitter.domain.diagnosis import Diagnosis, Health
 from vm_babysitter.domain.findings import Code, Finding
+from vm_babysitter.domain.oddity import OddityKind
 from vm_babysitter.domain.presence import Since
 
 
@@ -209,9 +210,15 @@ def _relink(finding: Finding, diagnosis: Diagnosis) -> Iterator[Step]:
 
 def _remove_lost(diagnosis: Diagnosis, policy: RepairPolicy) -> Iterator[Step]:
     """Offer to remove what takes room and can never be restored, not even a disk of it."""
-    for chain in diagnosis.facts.chains:
-        mine = [p for p in diagnosis.lost if p.chain == chain.directory]
-        seqs = tuple(p.seq for p in mine if not p.disks and chain.find(p.seq) is not None)
+    facts = diagnosis.facts
+    for chain in facts.chains:
+        copied = {
+            oddity.seq
+            for oddity in facts.oddities
+            if oddity.kind is OddityKind.COPIED_POINT and oddity.chain == chain.directory
+        }
+        found = {s.point.seq for s in chain.points if _is_gone(chain, s, copied)}
+        seqs = tuple(sorted(_with_nothing_on_top(chain, found)))
         if seqs:
             names = ", ".join(f"{seq:06d}" for seq in seqs)
             yield Step(
@@ -223,6 +230,46 @@ def _remove_lost(diagnosis: Diagnosis, policy: RepairPolicy) -> Iterator[Step]:
                 chain=chain.directory,
                 seqs=seqs,
             )
+
+
+def _is_gone(chain: Chain, stored: StoredPoint, copied: Collection[int | None]) -> bool:
+    """Whether it is certain that nothing of a point can be restored, now or later.
+
+    Not where its manifest lies: that is not to be trusted with names of files.
+    """
+    seq = stored.point.seq
+    if stored.flaw_of() is not None:
+        return False
+    found = [chain.troubles(seq, disk.target) for disk in stored.point.disks]
+    return (
+        bool(found)
+        and all(found)
+        and all(
+            _is_proof(chain, trouble, seq, copied) for troubles in found for trouble in troubles
+        )
+    )
+
+
+def _is_proof(chain: Chain, trouble: Trouble, seq: int, copied: Collection[int | None]) -> bool:
+    """Whether what is wrong cannot turn out to be harmless, or be made good.
+
+    What cannot be read may be readable later, and a manifest be put back. A second folder of a
+    point may take its place. What a verify found in an older point may lie in blocks that this
+    one does not need: only restoring it would tell.
+    """
+    if trouble.seq in copied:
+        return False
+    if trouble.flaw is None:
+        known = {s.point.seq for s in chain.points} | {u.seq for u in chain.unreadable}
+        return trouble.seq not in known
+    return trouble.flaw.evidence and (trouble.flaw.found is None or trouble.seq == seq)
+
+
+def _with_nothing_on_top(chain: Chain, seqs: set[int]) -> set[int]:
+    """Return those of the points on which none builds that stays."""
+    while needed := {seq for seq in seqs if not set(chain.children({seq})) <= seqs}:
+        seqs = seqs - needed
+    return seqs
 
 
 def _next_backup(diagnosis: Diagnosis) -> Iterator[Step]:

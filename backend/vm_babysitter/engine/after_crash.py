@@ -4,7 +4,7 @@ A disk that lies about having stored what it was told to store loses it in a pow
 we fsync. So once after each such cut the newest restore point is held against its digests.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -101,16 +101,24 @@ class AfterCrash:
                 "once more before anything builds on it."
             )
             with self._tools.priority():
-                flaw = self._find_flaw(chain, point)
-            if flaw is None:
+                flaws = tuple(self._find_flaws(chain, point))
+            if not flaws:
                 break
-            self._observer.note(f"Restore point {name} is damaged and is passed over: {flaw}.")
-            note = DamageNote(point.seq, point.nonce, self._tools.clock.now(), (flaw,))
+            noted = tuple(flaw for flaw in _known_flaws(chain, point) if flaw.found is not None)
+            note = DamageNote(point.seq, point.nonce, self._tools.clock.now(), (*noted, *flaws))
             self._store.note_damage(vm.uuid, chain, point, note)
-            chain = chain.with_problem(point.seq, str(flaw))
+            chain = chain.with_flaws(point.seq, *flaws)
+            passed = " and is passed over" if point.seq in chain.unfit else ""
+            self._observer.note(f"Restore point {name} is damaged{passed}: {flaws[0]}.")
+            if not passed:  # its disks are what they were
+                break
 
-    def _find_flaw(self, chain: Chain, point: Point) -> Flaw | None:
-        """Read all files of a point. Raises StoreFailed where one is out of reach."""
+    def _find_flaws(self, chain: Chain, point: Point) -> Iterator[Flaw]:
+        """Read the files of a point of which nothing is known, up to a disk that is not whole.
+
+        Raises StoreFailed where one is out of reach.
+        """
+        known = {flaw.file for flaw in _known_flaws(chain, point)}
         meter = Meter(self._observer)
         meter.expect(sum(disk.file_size for disk in point.disks))
 
@@ -120,16 +128,25 @@ class AfterCrash:
             self._tools.pace.take(amount)
 
         files = [(d.index, d.index_digest, False) for d in point.disks]
-        files += [(f.name, f.digest, False) for f in point.files]
         files += [(d.file, d.digest, True) for d in point.disks]
+        beside = {f.name for f in point.files}
+        files += [(f.name, f.digest, False) for f in point.files]
         for name, digest, image in files:
+            if name in known:
+                continue
             path = self._store.file_path(point.vm_uuid, chain, point, name)
             check = self._store.check_file(path, digest, image=image, passed=passed)
             if check.evidence:
-                return Flaw(name, check.wrong, self._tools.clock.now())
-            if check.wrong:
+                yield Flaw(name, check.wrong, self._tools.clock.now())
+                if name not in beside:
+                    return  # nothing can build on it
+            elif check.wrong:
                 raise StoreFailed(str(path), check.wrong)
-        return None
+
+
+def _known_flaws(chain: Chain, point: Point) -> tuple[Flaw, ...]:
+    stored = chain.find(point.seq)
+    return () if stored is None else stored.flaws
 
 
 def seen_now(host: ThisHost, started: str, now: datetime) -> Seen:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vm_babysitter.domain.chain import Chain, disk_layers, live_chain
+from vm_babysitter.domain.chain import Chain, live_chain
 from vm_babysitter.domain.errors import Damaged, InvalidInput, PointNotFound, VmNotFound
 from vm_babysitter.domain.point import Point, PointDisk
 from vm_babysitter.ports import Store, StoredVm
@@ -33,7 +33,7 @@ class FoundPoint:
 
     def layers(self, target: str) -> tuple[tuple[Point, PointDisk], ...]:
         """The images that a disk of this point is made of, newest first."""
-        return disk_layers(self.lineage, target)
+        return self.chain.layers(self.point.seq, target)
 
 
 def point_name(chain: Chain, seq: int) -> str:
@@ -98,7 +98,7 @@ def _latest(vm: StoredVm, chains: Sequence[Chain], vm_name: str) -> FoundPoint:
     newest = max(chain.points, key=lambda stored: stored.point.seq)
     found = FoundPoint(vm, chain, newest.point)
     for unreadable in chain.unreadable:
-        if unreadable.seq > newest.point.seq:
+        if unreadable.seq > newest.point.seq and not unreadable.unfinished:
             path = f"{vm.directory}/{chain.directory}/{unreadable.directory}"
             way_out = f"The newest restore point that can be read is {found.name}."
             raise Damaged(path, unreadable.problem, way_out)

@@ -61,16 +61,26 @@ class Diagnoser:
     def all(self) -> Iterator[Diagnosed]:
         """Diagnose each VM, those that libvirt has first. What fails with one spares the others."""
         known = self._hypervisor.outlines()
+        told = False
         for vm in known:
             try:
                 yield self._look(vm, NO_WISHES)
             except BabysitterError as error:
-                facts = Facts(vm.name, vm.uuid, vm=vm, hindrance=str(error))
-                yield Diagnosed(diagnose(facts), vm, error=error)
+                found = self._failed(vm.uuid, vm.name, vm, error)
+                told = told or bool(found.diagnosis.facts.unread)
+                yield found
+        try:
+            all_stored = () if self._store is None else self._store.vms()
+        except BabysitterError:
+            if not told:
+                raise
+            all_stored = ()
         uuids = {vm.uuid for vm in known}
-        for stored in self._store.vms() if self._store is not None else ():
-            if stored.uuid not in uuids:
+        for stored in (stored for stored in all_stored if stored.uuid not in uuids):
+            try:
                 yield self._gone(stored)
+            except BabysitterError as error:
+                yield self._failed(stored.uuid, stored.names[-1], None, error)
 
     def diagnose(self, name: str, wishes: Wishes = NO_WISHES) -> Diagnosed:
         """Diagnose one VM by name or UUID.
@@ -91,6 +101,16 @@ class Diagnoser:
         name = stored.names[-1]
         found = diagnose(self._stored(stored.uuid, name))
         return Diagnosed(found, None, error=VmNotFound(name))
+
+    def _failed(self, uuid: str, name: str, vm: Vm | None, error: BabysitterError) -> Diagnosed:
+        """Tell what is known of a VM although looking at all of it has failed."""
+        try:
+            facts, hindrance = self._stored(uuid, name), str(error)
+        except BabysitterError as why:
+            facts = Facts(name, uuid, unread=str(why))
+            hindrance = "" if str(why) == str(error) else str(error)
+        facts = replace(facts, vm=vm, hindrance=hindrance, transient=error.transient)
+        return Diagnosed(diagnose(facts), vm, error=error)
 
     def _look(self, vm: Vm, wishes: Wishes) -> Diagnosed:
         facts = self._stored(vm.uuid, vm.name)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from vm_babysitter.domain.backup_plan import BackupPlan, plan_backup
-from vm_babysitter.domain.chain import Chain, disk_layers, live_chain
+from vm_babysitter.domain.chain import Chain, Flaw, live_chain
 from vm_babysitter.domain.errors import Busy, PointDamaged, VmNotEligible
 from vm_babysitter.domain.point import Point
 from vm_babysitter.domain.sharing import shared_with
@@ -124,7 +124,8 @@ class Planner:
                 foreign = around.foreign(vm, tuple(states.values()), job)
                 plan = replace(plan, notes=notes, foreign=foreign)
                 return Planned(plan, chain, disks, states)
-            chain = chain.with_problem(damage.seq, damage.reason)
+            index, _, reason = damage.reason.partition(": ")
+            chain = chain.with_flaws(damage.seq, Flaw(index, reason))
 
     def _chains(self, vm_uuid: str) -> Sequence[Chain]:
         return () if self._store is None else self._store.chains(vm_uuid)
@@ -148,12 +149,11 @@ class Planner:
         """Return what is wrong with the block indexes that the plan builds on, if anything."""
         if self._store is None or chain is None or plan.parent is None:
             return None
-        lineage = chain.lineage(plan.parent.seq)
         for disk in plan.disks:
             if disk.parent is None:
                 continue
             try:
-                layers = disk_layers(lineage, disk.parent.target)
+                layers = chain.layers(plan.parent.seq, disk.parent.target)
                 with self._store.open_index(vm.uuid, chain, layers):
                     pass
             except PointDamaged as error:

@@ -36,7 +36,8 @@ class Verified:
 class _Own:
     """What is wrong with the files of one point, and what of it is to be remembered."""
 
-    problems: tuple[str, ...]
+    problems: tuple[tuple[str, str], ...]
+    """Names of files, empty for the point as a whole, and what is wrong with each."""
     checked: Checked
 
 
@@ -74,7 +75,7 @@ class Verify:
     def _verify_all(self, vm: StoredVm, *, structure_only: bool) -> tuple[Verified, ...]:
         results = []
         for chain in self._store.chains(vm.uuid):
-            for unreadable in chain.unreadable:
+            for unreadable in (u for u in chain.unreadable if not u.unfinished):
                 name = point_name(chain, unreadable.seq)
                 results.append(Verified(name, (unreadable.problem,), content=False))
             for stored in chain.points:
@@ -92,7 +93,9 @@ class Verify:
 
     def _structure(self, found: FoundPoint, meter: Meter) -> tuple[str, ...]:
         """Check the files of a point and of all it builds on."""
-        line = _known_lineage(found.chain, found.point.seq)
+        files = _needed(found.chain, found.point)
+        line = [stored for stored in found.chain.points if stored.point.seq in files]
+        line.sort(key=lambda stored: -stored.point.seq)
         todo = [s.point for s in line if (found.chain.id, s.point.seq) not in self._own]
         meter.expect(sum(disk.file_size for point in todo for disk in point.disks))
         problems: list[str] = []
@@ -101,23 +104,26 @@ class Verify:
             key = (found.chain.id, seq)
             if key not in self._own:
                 self._own[key] = self._check_point(found.vm, found.chain, stored, meter)
-            prefix = "" if seq == found.point.seq else f"it builds on {seq:06d}: "
-            problems += [prefix + problem for problem in self._own[key].problems]
-        parent = line[-1].point.parent
-        if parent is not None and not problems:
-            problems.append(found.chain.broken[found.point.seq])
+            own = self._own[key].problems
+            if seq == found.point.seq:
+                problems += [words for _, words in own]
+            else:
+                needed = ("", *files[seq])
+                problems += [f"it builds on {seq:06d}: {w}" for file, w in own if file in needed]
+        if not problems:
+            problems += _gaps(found.chain, found.point)
         return tuple(problems)
 
     def _check_point(self, vm: StoredVm, chain: Chain, stored: StoredPoint, meter: Meter) -> _Own:
         """Check the files of one point, and note what is damaged."""
         looked = {flaw.file: flaw for flaw in stored.flaws if flaw.found is None}
         if "" in looked:  # then its manifest is not to be trusted with names of files
-            return _Own((str(looked[""]),), Checked(()))
+            return _Own((("", str(looked[""])),), Checked(()))
         problems, flaws, undecided = [], [], set(looked)
         for file, check in self._check_files(vm, chain, stored.point, set(looked), meter):
             flaw = looked.get(file) or Flaw(file, check.wrong, self._clock.now())
             if check.wrong:
-                problems.append(str(replace(flaw, found=None)))
+                problems.append((file, str(replace(flaw, found=None))))
                 if check.evidence:
                     flaws.append(flaw)
                 else:
@@ -222,13 +228,16 @@ class Verify:
             self._store.note_damage(vm.uuid, chain, point, note)
 
 
-def _known_lineage(chain: Chain, seq: int) -> list[StoredPoint]:
-    """Return a point and what it builds on, as far as there are manifests."""
-    line: list[StoredPoint] = []
-    wanted: int | None = seq
-    while wanted is not None and (stored := chain.find(wanted)):
-        if line and wanted >= line[-1].point.seq:  # a look tells that it is wrong
-            break
-        line.append(stored)
-        wanted = stored.point.parent
-    return line
+def _needed(chain: Chain, point: Point) -> dict[int, set[str]]:
+    """Return which files of which points the disks of a point are read from, as far as known."""
+    files: dict[int, set[str]] = {point.seq: set()}
+    for disk in point.disks:
+        for below, layer in chain.known_layers(point.seq, disk.target):
+            files.setdefault(below.seq, set()).update((layer.file, layer.index))
+    return files
+
+
+def _gaps(chain: Chain, point: Point) -> Iterator[str]:
+    """Say which points that the disks of a point need are missing, or cannot be read."""
+    found = (trouble for d in point.disks for trouble in chain.troubles(point.seq, d.target))
+    yield from dict.fromkeys(trouble.words for trouble in found if trouble.flaw is None)

@@ -266,6 +266,8 @@ class LocalStore:
                 try:
                     reader = stack.enter_context(IndexReader(path, disk.index_digest))
                 except (Damaged, StoreFailed) as error:
+                    if isinstance(error, StoreFailed) and not damage.is_evidence(error):
+                        raise  # out of reach, which may be otherwise in a moment
                     name = f"{chain.directory}/{point.seq:06d}"
                     raise PointDamaged(
                         point.vm_name, name, point.seq, f"{disk.index}: {error.reason}"

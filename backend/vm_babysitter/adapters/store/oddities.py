@@ -55,7 +55,7 @@ class _Teller:
             what = f"is a copy of the backup series {_shown(path.name)!r}; {_LEFT}"
             yield self._tell(OddityKind.COPIED_CHAIN, copy, what, _USE_THE_COPY)
         entries = failing(path, lambda: sorted(path.iterdir()))
-        points = find_points(entries, place.document.id)
+        points = failing(path, lambda: find_points(entries, place.document.id))
         yield from self._of_points(path, points)
         known = {path / name for name in layout.IN_CHAIN}
         known |= {entry for entry in entries if layout.OF_POINTS.fullmatch(entry.name)}

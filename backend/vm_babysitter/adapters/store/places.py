@@ -87,7 +87,8 @@ def chain_places(directory: Path, vm_uuid: str) -> ChainPlaces:
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    return (entry for entry in failing(path, lambda: sorted(path.iterdir())) if entry.is_dir())
+    entries = failing(path, lambda: sorted(path.iterdir()))
+    return (entry for entry in entries if failing(entry, entry.is_dir))
 
 
 def _original_first(

@@ -1,7 +1,9 @@
 """How a chain is read from its directory: what is committed, unfinished or unreadable."""
 
+import errno
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vm_babysitter.adapters.store import documents, layout
@@ -10,12 +12,14 @@ from vm_babysitter.adapters.store.documents import ChainDocument, as_failures, f
 from vm_babysitter.adapters.store.index_file import index_size
 from vm_babysitter.adapters.store.points import find_points
 from vm_babysitter.adapters.store.removing import read_removals
-from vm_babysitter.domain.chain import Attempt, Chain, Flaw, StoredPoint
-from vm_babysitter.domain.errors import Damaged, UnsupportedFormat
+from vm_babysitter.domain.chain import Attempt, Chain, Flaw, StoredPoint, UnreadablePoint
+from vm_babysitter.domain.errors import Damaged, StoreFailed, UnsupportedFormat
 from vm_babysitter.domain.offline import Current
 from vm_babysitter.domain.point import Point
 
 _MANIFEST = layout.POINT_FILE
+_DAMAGED = frozenset({errno.ELOOP, errno.ENOTDIR})
+"""What looking at a file says that is something else now. All else says that it is out of reach."""
 
 
 @as_failures
@@ -29,7 +33,7 @@ def read_chain(path: Path, document: ChainDocument) -> Chain:
     attempts = tuple(_attempts(entries))
     removals = tuple(read_removals(entries))
     ignored = {removal.directory for removal in removals}
-    ignored |= {a.directory for a in attempts if not (path / a.directory / _MANIFEST).exists()}
+    ignored |= {a.directory for a in attempts if not _is_there(path / a.directory / _MANIFEST)}
     found = find_points([e for e in entries if e.name not in ignored], document.id)
     nonces = {point.seq: point.nonce for _, point in found.points}
     points = [
@@ -47,12 +51,44 @@ def read_chain(path: Path, document: ChainDocument) -> Chain:
         created=document.created,
         points=tuple(sorted(points, key=lambda stored: stored.point.seq)),
         attempts=attempts,
-        unreadable=found.unreadable,
+        unreadable=tuple(_as_begun(path, each, points) for each in found.unreadable),
         removals=removals,
         renamed=found.renamed,
         taken=found.taken,
         noted=_noted(path),
     )
+
+
+def _as_begun(path: Path, found: UnreadablePoint, points: Sequence[StoredPoint]) -> UnreadablePoint:
+    """Tell a backup that was never completed from a point that lost its manifest.
+
+    The mark of an attempt is there until its point is complete. Where it is damaged, and nothing
+    speaks of a manifest, there was none.
+    """
+    mark = path / layout.attempt_file(found.directory)
+    damage = path / layout.damage_file(found.directory)
+    built_on = any(
+        stored.point.parent == found.seq
+        or any(disk.parent == found.directory for disk in stored.point.disks)
+        for stored in points
+    )
+    manifest = path / found.directory / _MANIFEST
+    known = built_on or _is_there(damage) or _is_there(manifest)
+    if known or not _is_there(mark):
+        return found
+    problem = f"the backup was not completed, and its mark {mark.name} is damaged"
+    return replace(found, problem=problem, unfinished=True)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is anything of this name. Raises StoreFailed where that cannot be told."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise StoreFailed(str(path), error.strerror or str(error)) from error
+    return True
 
 
 def _noted(path: Path) -> Current | None:
@@ -110,7 +146,8 @@ def _look_at(path: Path, name: str, size: int) -> Iterator[Flaw]:
     except FileNotFoundError:
         yield Flaw(name, "it is missing")
     except OSError as error:
-        yield Flaw(name, f"it cannot be looked at ({error.strerror})")
+        evidence = error.errno in _DAMAGED
+        yield Flaw(name, f"it cannot be looked at ({error.strerror})", evidence=evidence)
     else:
         if not stat.S_ISREG(found.st_mode):
             yield Flaw(name, "it is no file")

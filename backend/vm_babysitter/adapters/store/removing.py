@@ -81,9 +81,11 @@ def forget_unwritten(path: Path) -> None:
 
 def _refuse(path: Path, chain: Chain, seqs: Sequence[int]) -> None:
     for seq in seqs:
-        name = f"{path.name}/{seq:06d}"
-        if chain.find(seq) is None:
+        name, stored = f"{path.name}/{seq:06d}", chain.find(seq)
+        if stored is None:
             raise InvalidInput("POINT", name, "is not there or not readable")
+        if not all(map(layout.FILE_NAME.fullmatch, _removal_of(stored.point).files)):
+            raise InvalidInput("POINT", name, "names files outside of its folder")
         if seq in {each.seq for each in chain.renamed}:  # its directory may be another's
             way_out = "`repair` gives it its name back."
             raise InvalidInput("POINT", name, "lies in a folder of another name", way_out)
