@@ -590,6 +590,34 @@ def test_a_folder_that_cannot_be_looked_at_is_a_failure_of_the_store(
         store.chains(VM_UUID)
 
 
+def test_a_folder_of_another_vm_that_cannot_be_read_spares_this_one(
+    store: LocalStore, chain: Chain, points: list[Point], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(VM, name="other", uuid="12345678-1111-4222-8333-444455556666")
+    store.new_chain(other, "another", BEGAN)
+    (folder,) = store.path.glob("other-*")
+    fail_at(monkeypatch, "open", folder / "vm.json", errno.EIO)
+    assert [s.point for s in only(store).points] == points
+    assert opened(store.path).oddities(VM_UUID) == ()
+    for uuid in (other.uuid, "unknown"):  # it may be that one
+        with pytest.raises(StoreFailed):
+            opened(store.path).chains(uuid)
+        with pytest.raises(StoreFailed):
+            opened(store.path).oddities(uuid)
+    with pytest.raises(StoreFailed):
+        opened(store.path).vms()
+
+
+def test_a_copy_is_not_taken_for_the_folder_that_cannot_be_read(
+    store: LocalStore, chain: Chain, points: list[Point], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (vm,) = store.vms()
+    shutil.copytree(store.path / vm.directory, store.path / "copy")
+    fail_at(monkeypatch, "open", store.path / vm.directory / "vm.json", errno.EIO)
+    with pytest.raises(StoreFailed):
+        opened(store.path).chains(VM_UUID)
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE, errno.ENOTCONN])
 def test_an_index_that_is_out_of_reach_is_not_called_damaged(
     store: LocalStore,

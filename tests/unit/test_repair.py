@@ -226,6 +226,9 @@ def test_a_folder_that_cannot_be_read_at_all_is_told_for_each_vm(world: EngineWo
     world.backup()
     (found,) = every(world, Unreadable(world, world.vm.uuid, listed=False)).values()
     assert found.diagnosis.health is Health.UNKNOWN
+    others = every(world, Unreadable(world, listed=False))  # a folder of somebody else fails
+    assert others[world.name].diagnosis.health is Health.GOOD
+    assert others["?"].diagnosis.health is Health.UNKNOWN
     world.hypervisor.machines.clear()
     with pytest.raises(StoreFailed):
         every(world, Unreadable(world, listed=False))

@@ -71,10 +71,12 @@ class Diagnoser:
                 yield found
         try:
             all_stored = () if self._store is None else self._store.vms()
-        except BabysitterError:
-            if not told:
+        except BabysitterError as error:
+            if not known:
                 raise
             all_stored = ()
+            if not told:  # it is about backups of a VM that libvirt does not have
+                yield Diagnosed(diagnose(Facts("?", "", unread=str(error))), None, error=error)
         uuids = {vm.uuid for vm in known}
         for stored in (stored for stored in all_stored if stored.uuid not in uuids):
             try:

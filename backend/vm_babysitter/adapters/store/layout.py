@@ -64,6 +64,11 @@ def vm_directory(name: str, uuid: str) -> str:
     return f"{safe}-{uuid.replace('-', '')[:8]}"
 
 
+def names_vm(directory: str, uuid: str) -> bool:
+    """Whether a directory has a name that we would give to that of a VM with this UUID."""
+    return directory.endswith((f"-{uuid.replace('-', '')[:8]}", f"-{uuid}"))
+
+
 def chain_directory(started: datetime) -> str:
     """Return the directory name of a chain begun at this moment."""
     return started.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")

@@ -26,7 +26,7 @@ from vm_babysitter.adapters.store.lease import StoreLease
 from vm_babysitter.adapters.store.merged_index import MergedIndex
 from vm_babysitter.adapters.store.oddities import in_store, of_vm
 from vm_babysitter.adapters.store.owners import find_chain, find_vm, mend_chain, note_vm
-from vm_babysitter.adapters.store.places import chain_places, vm_places
+from vm_babysitter.adapters.store.places import chain_places, vm_place, vm_places
 from vm_babysitter.adapters.store.points import put_back
 from vm_babysitter.adapters.store.reading import read_chain
 from vm_babysitter.adapters.store.removing import (
@@ -131,10 +131,10 @@ class LocalStore:
         """See the port."""
         if vm_uuid is None:
             return failing(self._path, lambda: tuple(in_store(self._path)))
-        places = [place for place in vm_places(self._path) if place.document.uuid == vm_uuid]
-        return failing(
-            self._path, lambda: tuple(odd for place in places for odd in of_vm(self._path, place))
-        )
+        place = vm_place(self._path, vm_uuid)
+        if place is None:
+            return ()
+        return failing(place.path, lambda: tuple(of_vm(self._path, place)))
 
     def put_back(self, vm_uuid: str, chain: Chain) -> None:
         """See the port."""
@@ -293,8 +293,8 @@ class LocalStore:
     def _find_vm(self, uuid: str) -> Path | None:
         known = self._found.get(uuid)
         if known is None or not (known / layout.VM_FILE).exists():
-            paths = (self._path / vm.directory for vm in self.vms() if vm.uuid == uuid)
-            known = next(paths, None)
+            place = vm_place(self._path, uuid)
+            known = None if place is None else place.path
             if known is not None:
                 self._found[uuid] = known
         return known

@@ -13,6 +13,7 @@ from typing import TypeVar
 from vm_babysitter.adapters.store import layout
 from vm_babysitter.adapters.store.documents import ChainDocument, VmDocument, as_failures, failing
 from vm_babysitter.adapters.store.owners import find_chain, find_vm
+from vm_babysitter.domain.errors import BabysitterError, StoreFailed, UnsupportedFormat
 
 D = TypeVar("D", VmDocument, ChainDocument)
 
@@ -50,16 +51,43 @@ class ChainPlaces:
 @as_failures
 def vm_places(store: Path) -> tuple[VmPlace, ...]:
     """Find the VMs of a store. Raises UnsupportedFormat, StoreFailed."""
+    places, failed = _look_for_vms(store)
+    for error in failed.values():
+        raise error
+    return places
+
+
+def vm_place(store: Path, uuid: str) -> VmPlace | None:
+    """Find one VM; what fails with the folders of others does not matter, if it is found.
+
+    Raises:
+        UnsupportedFormat, StoreFailed: a folder cannot be read that may be the one.
+    """
+    places, failed = _look_for_vms(store)
+    found = next((place for place in places if place.document.uuid == uuid), None)
+    for folder, error in failed.items():
+        if found is None or layout.names_vm(folder.name, uuid):
+            raise error
+    return found
+
+
+def _look_for_vms(store: Path) -> tuple[tuple[VmPlace, ...], dict[Path, BabysitterError]]:
+    """Return the VMs that are found, and the folders that cannot be read, with the reason."""
     found: dict[str, list[tuple[Path, VmDocument]]] = {}
-    for entry in _folders(store):
-        document = find_vm(entry)
+    failed: dict[Path, BabysitterError] = {}
+    for entry in failing(store, lambda: sorted(store.iterdir())):
+        try:
+            document = find_vm(entry) if failing(entry, entry.is_dir) else None
+        except (UnsupportedFormat, StoreFailed) as error:
+            failed[entry] = error
+            continue
         if document is not None:
             found.setdefault(document.uuid, []).append((entry, document))
     places = []
     for same in found.values():
         (path, document), *others = _original_first(same, _named_as_vm, "*/*")
         places.append(VmPlace(path, document, tuple(other for other, _ in others)))
-    return tuple(sorted(places, key=lambda place: place.path.name))
+    return tuple(sorted(places, key=lambda place: place.path.name)), failed
 
 
 @as_failures
