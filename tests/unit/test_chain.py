@@ -222,6 +222,11 @@ def test_a_point_is_out_of_reach_only_if_nothing_is_known_to_be_damaged() -> Non
     assert [found.out_of_reach(seq) for seq in range(3)] == [False, True, True]
     found = chain(StoredPoint(FULL, (lost,)), StoredPoint(FIRST, (away,)), SECOND)
     assert [found.out_of_reach(seq) for seq in range(3)] == [False, False, False]
+    beside = Flaw("domain.xml", "it is missing")
+    found = chain(StoredPoint(FULL, (beside, away)), StoredPoint(FIRST, (beside,)))
+    assert [found.out_of_reach(seq) for seq in range(2)] == [True, True]
+    found = chain(StoredPoint(FULL, (beside,)))
+    assert not found.out_of_reach(0)
 
 
 def test_the_newest_point_is_not_current_if_a_file_beside_its_disks_is_damaged() -> None:

@@ -224,11 +224,11 @@ class Chain:
     def out_of_reach(self, seq: int) -> bool:
         """Whether all that keeps a point from being restored is that it cannot be read now."""
         stored = self.find(seq)
-        if stored is None or seq not in self.broken:
+        if stored is None:
             return False
-        found = [t for d in stored.point.disks for t in self.troubles(seq, d.target)]
-        flaws = [*stored.flaws, *(trouble.flaw for trouble in found)]
-        return not any(flaw is None or flaw.evidence for flaw in flaws)
+        found = [t.flaw for d in stored.point.disks for t in self.troubles(seq, d.target)]
+        flaws = found or list(stored.flaws)  # what lies beside the disks counts if they are whole
+        return bool(flaws) and not any(flaw is None or flaw.evidence for flaw in flaws)
 
     def disk_problem(self, seq: int, target: str) -> str:
         """Say why one disk of a point cannot be restored, empty if it can.
