@@ -596,7 +596,7 @@ def test_a_folder_of_another_vm_that_cannot_be_read_spares_this_one(
     other = replace(VM, name="other", uuid="12345678-1111-4222-8333-444455556666")
     store.new_chain(other, "another", BEGAN)
     (folder,) = store.path.glob("other-*")
-    fail_at(monkeypatch, "open", folder / "vm.json", errno.EIO)
+    fail_at(monkeypatch, "open", folder / "vm.json", errno.ESTALE)
     assert [s.point for s in only(store).points] == points
     assert opened(store.path).oddities(VM_UUID) == ()
     for uuid in (other.uuid, "unknown"):  # it may be that one
@@ -613,9 +613,19 @@ def test_a_copy_is_not_taken_for_the_folder_that_cannot_be_read(
 ) -> None:
     (vm,) = store.vms()
     shutil.copytree(store.path / vm.directory, store.path / "copy")
-    fail_at(monkeypatch, "open", store.path / vm.directory / "vm.json", errno.EIO)
+    fail_at(monkeypatch, "open", store.path / vm.directory / "vm.json", errno.ESTALE)
     with pytest.raises(StoreFailed):
         opened(store.path).chains(VM_UUID)
+
+
+def test_a_copy_is_not_taken_for_the_folder_whose_document_is_on_a_bad_sector(
+    store: LocalStore, chain: Chain, points: list[Point], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (vm,) = store.vms()
+    shutil.copytree(store.path / vm.directory, store.path / "copy")
+    fail_at(monkeypatch, "open", store.path / vm.directory / "vm.json", errno.EIO)
+    found = opened(store.path).file_path(VM_UUID, chain, points[0], "vda.index")
+    assert found == place_of(store, chain, "000000-full", "vda.index")
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE, errno.ENOTCONN])

@@ -13,9 +13,10 @@ from vm_babysitter.adapters.store.index_file import index_size
 from vm_babysitter.adapters.store.points import find_points
 from vm_babysitter.adapters.store.removing import read_removals
 from vm_babysitter.domain.chain import Attempt, Chain, Flaw, StoredPoint, UnreadablePoint
-from vm_babysitter.domain.errors import Damaged, StoreFailed, UnsupportedFormat
+from vm_babysitter.domain.errors import Damaged, UnsupportedFormat
 from vm_babysitter.domain.offline import Current
 from vm_babysitter.domain.point import Point
+from vm_babysitter.lib.atomicfile import is_there
 
 _MANIFEST = layout.POINT_FILE
 _DAMAGED = frozenset({errno.ELOOP, errno.ENOTDIR})
@@ -33,7 +34,7 @@ def read_chain(path: Path, document: ChainDocument) -> Chain:
     attempts = tuple(_attempts(entries))
     removals = tuple(read_removals(entries))
     ignored = {removal.directory for removal in removals}
-    ignored |= {a.directory for a in attempts if not _is_there(path / a.directory / _MANIFEST)}
+    ignored |= {a.directory for a in attempts if not is_there(path / a.directory / _MANIFEST)}
     found = find_points([e for e in entries if e.name not in ignored], document.id)
     nonces = {point.seq: point.nonce for _, point in found.points}
     points = [
@@ -73,22 +74,11 @@ def _as_begun(path: Path, found: UnreadablePoint, points: Sequence[StoredPoint])
         for stored in points
     )
     manifest = path / found.directory / _MANIFEST
-    known = built_on or _is_there(damage) or _is_there(manifest)
-    if known or not _is_there(mark):
+    known = built_on or is_there(damage) or is_there(manifest)
+    if known or not is_there(mark):
         return found
     problem = f"the backup was not completed, and its mark {mark.name} is damaged"
     return replace(found, problem=problem, unfinished=True)
-
-
-def _is_there(path: Path) -> bool:
-    """Whether there is anything of this name. Raises StoreFailed where that cannot be told."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise StoreFailed(str(path), error.strerror or str(error)) from error
-    return True
 
 
 def _noted(path: Path) -> Current | None:
