@@ -69,7 +69,7 @@ class Stage:
 
     @property
     def mark(self) -> Path:
-        return self.runtime / f"frozen-{self.guest.uuid}"
+        return WatchdogGuard(self.runtime, self.place.uri)._mark(self.guest.uuid)
 
     def backup(self) -> BackedUp:
         with self.app.backup() as backup:

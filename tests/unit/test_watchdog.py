@@ -15,6 +15,7 @@ from vm_babysitter.adapters import freeze_guard
 from vm_babysitter.adapters.freeze_guard import WatchdogGuard, keep_watch
 from vm_babysitter.domain.agent import AgentAnswer
 
+URI = "test:///default"
 SHORT = 0.05
 LONG = 30.0
 
@@ -104,9 +105,9 @@ def test_watchdog_waits_for_a_silent_owner(owner: Owner) -> None:
 
 
 def test_mark_is_there_while_watched_and_names_us(tmp_path: Path) -> None:
-    guard = WatchdogGuard(tmp_path / "run", "test:///default")
+    guard = WatchdogGuard(tmp_path / "run", URI)
     with guard.watch("uuid") as watch:
-        mark = tmp_path / "run" / "frozen-uuid"
+        (mark,) = (tmp_path / "run").glob("frozen-uuid-*")
         assert mark.read_text().split()[0] == str(os.getpid())
         assert guard.leftovers() == ()
         with guard.watch("uuid") as second:
@@ -117,15 +118,15 @@ def test_mark_is_there_while_watched_and_names_us(tmp_path: Path) -> None:
 
 
 def test_mark_that_names_another_watchdog_is_left_alone(tmp_path: Path) -> None:
-    mark = tmp_path / "frozen-uuid"
-    with WatchdogGuard(tmp_path, "test:///default").watch("uuid") as watch:
+    with WatchdogGuard(tmp_path, URI).watch("uuid") as watch:
+        (mark,) = tmp_path.glob("frozen-uuid-*")
         mark.write_text("0 0 1\n")
         watch.thawed()
     assert mark.exists()
 
 
 def test_watchdog_that_is_left_alone_finds_out_that_the_vm_is_gone(tmp_path: Path) -> None:
-    guard = WatchdogGuard(tmp_path, "test:///default")
+    guard = WatchdogGuard(tmp_path, URI)
     with guard.watch(str(uuid.UUID(int=7))):
         assert guard.leftovers() == ()
     deadline = time.monotonic() + LONG
@@ -136,18 +137,28 @@ def test_watchdog_that_is_left_alone_finds_out_that_the_vm_is_gone(tmp_path: Pat
 
 @pytest.mark.parametrize("content", ["", "garbage", "a b c", "0 0 1", "4194305 7 1"])
 def test_mark_of_nobody_is_a_leftover(tmp_path: Path, content: str) -> None:
-    (tmp_path / "frozen-uuid").write_text(content)
-    guard = WatchdogGuard(tmp_path, "test:///default")
+    guard = WatchdogGuard(tmp_path, URI)
+    guard._mark("uuid").write_text(content)
     assert guard.leftovers() == ("uuid",)
     guard.forget("uuid")
     assert guard.leftovers() == ()
 
 
+def test_marks_of_another_libvirt_are_left_to_it(tmp_path: Path) -> None:
+    """There the VM may run and be frozen, though this one has none of that UUID."""
+    there = WatchdogGuard(tmp_path, "qemu+tcp://host/system")
+    there._mark("uuid").write_text("0 0 1")
+    here = WatchdogGuard(tmp_path, URI)
+    assert here.leftovers() == ()
+    here.forget("uuid")
+    assert there.leftovers() == ("uuid",)
+
+
 def test_mark_of_a_dead_process_that_nobody_buried_is_a_leftover(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         started = freeze_guard._start_of(process.pid)
-        (tmp_path / "frozen-uuid").write_text(f"{process.pid} {started} 1\n")
-        guard = WatchdogGuard(tmp_path, "test:///default")
+        guard = WatchdogGuard(tmp_path, URI)
+        guard._mark("uuid").write_text(f"{process.pid} {started} 1\n")
         assert guard.leftovers() == ()
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -159,7 +170,7 @@ def test_watchdog_takes_no_code_from_the_folder_it_is_started_in(
 ) -> None:
     (tmp_path / "libvirt.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     monkeypatch.chdir(tmp_path)
-    with WatchdogGuard(tmp_path / "run", "test:///default").watch(str(uuid.uuid4())) as watch:
+    with WatchdogGuard(tmp_path / "run", URI).watch(str(uuid.uuid4())) as watch:
         assert watch.unfit == ""
         watch.thawed()
     assert not (tmp_path / "ran").exists()
@@ -167,7 +178,7 @@ def test_watchdog_takes_no_code_from_the_folder_it_is_started_in(
 
 def test_nothing_is_frozen_where_no_mark_can_be_put(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("in the way")
-    with WatchdogGuard(tmp_path / "run", "test:///default").watch("uuid") as watch:
+    with WatchdogGuard(tmp_path / "run", URI).watch("uuid") as watch:
         assert watch.unfit
 
 
@@ -175,6 +186,6 @@ def test_nothing_is_frozen_without_a_watchdog(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONHOME", "/nonexistent")  # no Python starts
-    with WatchdogGuard(tmp_path / "run", "test:///default").watch("uuid") as watch:
+    with WatchdogGuard(tmp_path / "run", URI).watch("uuid") as watch:
         assert "did not start" in watch.unfit
     assert not list((tmp_path / "run").iterdir())

@@ -5,6 +5,9 @@ of it, which comes with our death, or for too long a time; without a line it con
 and thaws. The mark (in the runtime directory, so that a reboot forgets it) lets the next run
 thaw should the watchdog have been killed too.
 
+A mark is for one VM of one libvirt: another one may have none of that UUID, or one that is off, and
+would not know whether something is frozen.
+
 A mark reads ``<pid> <start of it> <pid of the watchdog>``. A watchdog whose pid it no longer
 names is not responsible any more: thawing could end a freeze that a later run has begun.
 """
@@ -17,6 +20,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from blake3 import blake3
 
 from vm_babysitter.adapters import process
 from vm_babysitter.domain.agent import AgentAnswer
@@ -31,6 +36,8 @@ PAUSES = (1.0,) * 60 + (10.0,) * 354
 """Seconds between the watchdog's tries to thaw: an hour in all, then it is up to the next run."""
 _READY_SECONDS = 10.0
 _MARK = "frozen-"
+_DIGITS = 16
+"""Of the digest that tells one libvirt's marks from another's."""
 _NOBODY = "0 0"
 
 
@@ -41,6 +48,7 @@ class WatchdogGuard:
         """Keep marks in ``runtime``; the watchdog connects to ``uri``."""
         self._runtime = runtime
         self._uri = uri
+        self._suffix = f"-{blake3(uri.encode(errors='surrogateescape')).hexdigest()[:_DIGITS]}"
         self._longest = longest
 
     @contextlib.contextmanager
@@ -56,15 +64,16 @@ class WatchdogGuard:
 
     def leftovers(self) -> tuple[str, ...]:
         """See the port."""
-        marks = sorted(self._runtime.glob(f"{_MARK}*"))
-        return tuple(m.name.removeprefix(_MARK) for m in marks if m.exists() and not _is_owned(m))
+        marks = sorted(self._runtime.glob(f"{_MARK}*{self._suffix}"))
+        left = [mark.name for mark in marks if mark.exists() and not _is_owned(mark)]
+        return tuple(name.removeprefix(_MARK).removesuffix(self._suffix) for name in left)
 
     def forget(self, vm_uuid: str) -> None:
         """See the port."""
         self._mark(vm_uuid).unlink(missing_ok=True)
 
     def _mark(self, vm_uuid: str) -> Path:
-        return self._runtime / f"{_MARK}{vm_uuid}"
+        return self._runtime / f"{_MARK}{vm_uuid}{self._suffix}"
 
 
 class Watch:

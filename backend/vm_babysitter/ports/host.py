@@ -72,7 +72,10 @@ class FreezeGuard(Protocol):
         """
 
     def leftovers(self) -> tuple[str, ...]:
-        """Return the UUIDs of VMs that may be frozen, left by a process or watch that is gone."""
+        """Return the UUIDs of VMs that may be frozen, left by a process or watch that is gone.
+
+        Only those of the libvirt that this guard is for: others know nothing of them.
+        """
 
     def forget(self, vm_uuid: str) -> None:
         """Say that such a VM was thawed."""
