@@ -1,6 +1,7 @@
 """Chains: what builds on what, what is broken, what comes next."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -18,11 +19,13 @@ from tests.support.points import (
 )
 from vm_babysitter.domain.chain import (
     Chain,
+    ChainState,
     Flaw,
     StoredPoint,
     UnreadablePoint,
     disk_layers,
     layers_after,
+    live_chain,
 )
 from vm_babysitter.domain.offline import Current, Evidence
 from vm_babysitter.domain.point import (
@@ -332,3 +335,18 @@ def test_the_newest_intact_point_always_has_a_whole_lineage(
     assert set(found.broken) == {p.seq for p in points} - set(intact)
     newest = found.newest_intact
     assert (None if newest is None else newest.seq) == max(intact, default=None)
+
+
+def test_a_chain_in_which_nothing_can_be_read_grows_only_where_there_is_no_other() -> None:
+    """It may be a full backup that was interrupted, and whose mark is damaged."""
+    older = chain(*line(2))
+    torn = UnreadablePoint(0, "000000-full", "it has no manifest")
+    younger = replace(
+        chain(directory="20270101T000000Z", id="new"),
+        created=older.created + timedelta(days=1),
+        unreadable=(torn,),
+    )
+    assert live_chain([older, younger]) == older
+    assert live_chain([replace(older, state=ChainState.ARCHIVED), younger]) == younger
+    whole = replace(younger, points=older.points)
+    assert live_chain([older, whole]) == whole

@@ -370,9 +370,12 @@ def _number(directory: str) -> int:
 def live_chain(chains: Sequence[Chain]) -> Chain | None:
     """Return the chain that grows: the youngest live one.
 
-    One that never got a point does not count: what it has is an attempt, to be undone.
+    One that never got a point does not count: what it has is an attempt, to be undone. One in
+    which nothing can be read counts only where there is no other: it may be a full backup that
+    was interrupted, and whose mark is damaged.
     """
     live = [c for c in chains if c.state is ChainState.LIVE and (c.points or c.unreadable)]
+    live = [c for c in live if c.points] or live
     return max(live, key=lambda chain: (chain.created, chain.directory), default=None)
 
 

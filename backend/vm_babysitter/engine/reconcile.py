@@ -93,8 +93,11 @@ class Reconciler:
         """Do what a backup that died after its new full was to do: let only one chain grow."""
         chains = self._store.chains(vm.uuid)
         newest = live_chain(chains)
-        for chain in chains if newest is not None else ():
-            if chain.state is ChainState.LIVE and chain != newest:
+        if newest is None or not newest.points:  # a full that was never completed closes nothing
+            return
+        for chain in chains:
+            older = (chain.created, chain.directory) < (newest.created, newest.directory)
+            if chain.state is ChainState.LIVE and older:
                 self._store.archive(vm.uuid, chain, "a newer backup series was begun")
 
     def forget(self, vm: Vm) -> None:
