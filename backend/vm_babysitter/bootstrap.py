@@ -89,7 +89,15 @@ class Standalone:
         with self.hypervisor() as hypervisor:
             offline = ImageDisks(self._images, is_written)
             headers = FileImageHeaders()
-            sight = Sight(hypervisor, offline, LocalSideFiles(), fingerprint, headers, self._host)
+            sight = Sight(
+                hypervisor=hypervisor,
+                offline=offline,
+                side_files=LocalSideFiles(),
+                fingerprint=fingerprint,
+                headers=headers,
+                places=Workspace(self._runtime, self._runtime if store is None else store.path),
+                host=self._host,
+            )
             yield Diagnoser(sight, store)
 
     @contextmanager

@@ -3,18 +3,52 @@
 import os
 import shutil
 import socket
-from collections.abc import Callable
+import subprocess
+import sys
+import uuid as uuids
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 from tests.support.fakes.places import FakeScratchPlaces
 from tests.support.mounts import lazy_disk, ram_disk, read_only
+from tests.support.points import attempt
+from tests.support.world import environment
 from vm_babysitter.adapters.workspace import Workspace
-from vm_babysitter.domain.errors import ScratchUnfit
+from vm_babysitter.domain.errors import ScratchUnfit, StoreFailed
 from vm_babysitter.ports import ScratchPlaces
 
 NONCE, OTHER = "0a1b2c", "ffffff"
+
+
+_HOLD = """
+import sys
+from pathlib import Path
+from vm_babysitter.adapters import process
+from vm_babysitter.adapters.workspace import Workspace
+with Workspace(Path(sys.argv[1]), Path()).hold(sys.argv[2]):
+    if sys.argv[3] == "child":
+        process.start_survivor([sys.executable, "-c", "input()"])
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holding(
+    runtime: Path, nonce: str, *, child: bool = False
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Another process is at an attempt, and has started one that outlives it."""
+    command = [sys.executable, "-c", _HOLD, str(runtime), nonce, "child" if child else ""]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, env=environment()) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        yield process
+        process.kill()
 
 
 class PlacesContract:
@@ -92,6 +126,25 @@ class PlacesContract:
             places.remove(path, nonce)
             assert there(path), (path, nonce)
 
+    def test_who_is_at_an_attempt_shows_as_long_as_that_lasts(self, places: ScratchPlaces) -> None:
+        assert places.holder(NONCE) == ""
+        with places.hold(NONCE):
+            assert places.holder(NONCE).startswith("process ")
+            assert places.holder(OTHER) == ""
+            places.remove_abandoned()
+            assert places.holder(NONCE)
+            with places.hold(OTHER):
+                assert places.holder(OTHER)
+        assert (places.holder(NONCE), places.holder(OTHER)) == ("", "")
+        with pytest.raises(ZeroDivisionError), places.hold(NONCE):
+            raise ZeroDivisionError
+        assert places.holder(NONCE) == ""
+
+    def test_where_nobody_has_anything_of_an_attempt_nothing_is_still_used(
+        self, places: ScratchPlaces
+    ) -> None:
+        assert places.still_used(attempt()) == ""
+
     def test_fit_place_is_fit(self, places: ScratchPlaces, disk: str) -> None:
         assert places.probe(places.scratch_path(disk, NONCE, "vda")) == ""
 
@@ -141,6 +194,75 @@ class TestWorkspace(PlacesContract):
     @pytest.fixture
     def there(self) -> Callable[[str], bool]:
         return os.path.lexists
+
+    def test_a_process_that_is_killed_is_at_no_attempt_any_more(
+        self, places: Workspace, folder: Path
+    ) -> None:
+        with holding(folder / "run", NONCE) as process:
+            assert places.holder(NONCE) == f"process {process.pid}"
+            places.remove_abandoned()
+            assert places.holder(NONCE) == f"process {process.pid}"
+            process.kill()
+            process.wait()
+            assert places.holder(NONCE) == ""
+        assert list((folder / "run").iterdir())
+        places.remove_abandoned()
+        assert not list((folder / "run").iterdir())
+
+    def test_children_of_a_process_that_is_killed_do_not_stand_in_for_it(
+        self, places: Workspace, folder: Path
+    ) -> None:
+        with holding(folder / "run", NONCE, child=True) as process:
+            assert places.holder(NONCE)
+            process.kill()
+            process.wait()
+            assert places.holder(NONCE) == ""
+
+    def test_a_name_that_no_attempt_has_is_held_by_nobody(
+        self, places: Workspace, folder: Path
+    ) -> None:
+        with holding(folder / "run", NONCE):
+            assert places.holder(f"../run/attempt-{NONCE}") == ""
+
+    def test_where_it_cannot_be_shown_it_is_an_error(self, places: Workspace, folder: Path) -> None:
+        (folder / "run").write_text("in the way")
+        with pytest.raises(StoreFailed), places.hold(NONCE):
+            pass
+
+    def test_a_qemu_with_the_uuid_of_the_vm_is_seen(self, places: Workspace) -> None:
+        uuid = str(uuids.uuid4())
+        left = replace(attempt(), vm_uuid=uuid)
+        pretender = [sys.executable, "-c", "print(flush=True); input()", "-uuid", uuid]
+        with subprocess.Popen(pretender, stdin=PIPE, stdout=PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            assert places.still_used(left) == "a QEMU with its UUID runs"
+            assert places.still_used(replace(left, vm_uuid=str(uuids.uuid4()))) == ""
+            process.kill()
+        assert places.still_used(left) == ""
+
+    def test_somebody_who_listens_at_the_socket_is_seen_and_not_disturbed(
+        self, places: Workspace, folder: Path
+    ) -> None:
+        path = folder / "a socket"
+        left = replace(attempt(), socket=str(path))
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+            assert places.still_used(left) == ""  # bound, but nobody listens
+            server.listen()
+            server.setblocking(False)
+            assert str(path) in places.still_used(left)
+            with pytest.raises(BlockingIOError):
+                server.accept()
+        assert path.exists()
+        assert places.still_used(left) == ""
+
+    def test_scratch_that_a_program_has_open_is_seen(self, places: Workspace, disk: str) -> None:
+        path = Path(places.scratch_path(disk, NONCE, "vda"))
+        left = replace(attempt(), scratch=(str(path),))
+        with path.open("wb"):
+            assert f"(process {os.getpid()})" in places.still_used(left)
+        assert places.still_used(left) == ""
 
     def test_probe_leaves_nothing_and_can_be_repeated(self, places: Workspace, disk: str) -> None:
         before = set(Path(disk).parent.iterdir())

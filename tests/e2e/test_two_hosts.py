@@ -32,12 +32,15 @@ def world(libvirtd: PrivateLibvirtd, tmp_path_factory: pytest.TempPathFactory) -
 
 @contextmanager
 def on(world: World, machine: ThisHost) -> Iterator[None]:
-    """Our commands run on this machine meanwhile."""
-    own, world.machine = world.machine, machine
+    """Our commands run on this machine meanwhile, whose /run is its own."""
+    own = world.machine, world.runtime
+    world.machine = machine
+    if machine is not own[0]:
+        world.runtime = world.runtime.with_name(f"{world.runtime.name}-o")
     try:
         yield
     finally:
-        world.machine = own
+        world.machine, world.runtime = own
 
 
 def take_over(world: World, machine: ThisHost) -> None:

@@ -30,6 +30,7 @@ from vm_babysitter.domain.findings import Code, Facts, Unlinked, Weight
 from vm_babysitter.domain.oddity import Oddity, OddityKind
 from vm_babysitter.domain.point import Point
 from vm_babysitter.domain.presence import Since
+from vm_babysitter.domain.repair_plan import StepKind, plan_repair
 from vm_babysitter.domain.vm import Bitmap, DiskState, DiskVerdict, PowerState, Vm
 
 LIVE = "20261122T021500Z"
@@ -216,12 +217,42 @@ def test_a_committed_point_with_a_mark_is_not_called_interrupted() -> None:
     assert not found.lost
 
 
-def test_a_vm_that_is_stuck_is_told_only_if_it_ran_when_the_backup_began() -> None:
+def test_a_vm_that_is_stuck_goes_on_only_if_it_ran_when_the_backup_began() -> None:
     stuck = replace(VM, state=PowerState.STUCK)
     for ran in (True, False):
         left = replace(attempt(3), ran=ran)
         known = facts(replace(chain(*line(3)), attempts=(left,)))
-        assert (Code.STUCK in codes(diagnose(replace(known, vm=stuck)))) is ran
+        (found,) = (f for f in diagnose(replace(known, vm=stuck)).findings if f.code is Code.STUCK)
+        assert found.weight is (Weight.MENDED if ran else Weight.PERSON)
+        assert ("virsh resume" in found.what) is not ran
+
+
+def test_a_vm_that_is_stuck_needs_a_person_where_no_mark_tells_that_it_ran() -> None:
+    """The mark of the attempt is damaged: without a word it would stay paused for ever."""
+    known = facts(replace(chain(*line(3)), unreadable=(torn(3),)))
+    found = diagnose(replace(known, vm=replace(VM, state=PowerState.STUCK)))
+    assert "virsh resume" in only(found, Code.STUCK)
+    assert StepKind.RESUME not in [step.kind for step in plan_repair(found).steps]
+
+
+def test_a_backup_that_somebody_is_at_is_a_note_and_nothing_is_done_about_it() -> None:
+    running = replace(chain(*line(3)), attempts=(attempt(3),))
+    known = replace(
+        facts(running), under_way={"abcdef": "process 4711"}, checkpoints=(bitmap_of(2),)
+    )
+    found = diagnose(known)
+    assert [(f.code, f.weight) for f in found.findings] == [(Code.UNDER_WAY, Weight.NOTE)]
+    assert "process 4711" in only(found, Code.UNDER_WAY)
+    assert found.health is Health.GOOD
+    assert [step.kind for step in plan_repair(found).steps] == [StepKind.BACKUP]
+
+
+def test_a_vm_that_another_libvirt_has_needs_a_person() -> None:
+    left = replace(chain(*line(3)), attempts=(attempt(3),))
+    known = replace(facts(left), vm=None, next=None, out_of_sight="this libvirt has none")
+    (gone,) = (f for f in diagnose(known).findings if f.code is Code.VM_GONE)
+    assert gone.weight is Weight.PERSON
+    assert gone.what.startswith("this libvirt has none; ")
 
 
 def test_checkpoints_are_left_over_only_if_they_are_ours() -> None:

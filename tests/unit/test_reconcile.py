@@ -399,6 +399,86 @@ def test_a_job_whose_mark_is_damaged_is_ended_by_what_its_bitmaps_tell(
     assert world.bitmaps() == {*bitmaps_of(*world.points()[-2:]), *FOREIGN}
 
 
+def test_a_full_whose_mark_is_damaged_closes_no_chain_that_is_whole(world: EngineWorld) -> None:
+    world.backup_killed_at("copy", force_full=True)
+    damage_mark(world)
+    reconcile(world)
+    old, torn = world.chains()
+    assert [c.state for c in (old, torn)] == [ChainState.LIVE, ChainState.LIVE]
+    assert torn.unreadable
+    made = world.backup()
+    assert (made.chain, made.point.level) == (old.directory, "inc")
+
+
+def test_a_vm_that_is_stuck_is_told_of_where_the_mark_is_damaged(crashed: EngineWorld) -> None:
+    damage_mark(crashed)
+    crashed.vm.state = PowerState.STUCK
+    reconcile(crashed)
+    assert crashed.vm.job is None
+    assert crashed.vm.state is PowerState.STUCK  # nothing tells that it ran before
+    assert "`virsh resume`" in crashed.observer.notes[-1]
+
+
+# -- somebody is at the attempt ----------------------------------------------------------------
+
+
+def held(world: EngineWorld) -> None:
+    """The process that makes the newest attempt lives."""
+    ((attempt,),) = (chain.attempts for chain in world.chains())
+    world.places.held[attempt.nonce] = "process 4711"
+
+
+@pytest.mark.parametrize(
+    ("moment", "damaged"),
+    [("begin", False), ("copy", False), ("copy", True), ("committed", False), ("committed", True)],
+)
+def test_a_job_in_a_copy_of_the_store_goes_on_while_somebody_is_at_it(
+    world: EngineWorld, moment: str, *, damaged: bool
+) -> None:
+    world.backup_killed_at(moment)  # what it leaves is what a copy made at that moment has
+    held(world)
+    if damaged:
+        damage_mark(world)
+    job, files = world.vm.job, set(world.hypervisor.files)
+    bitmaps, store = world.bitmaps(), sorted(world.path.rglob("*"))
+    for work in (lambda: reconcile(world), world.backup):
+        with pytest.raises(Busy, match=r"a backup of it is running, begun by process 4711"):
+            work()
+        assert world.vm.job is job
+        assert (world.hypervisor.files, world.bitmaps()) == (files, bitmaps)
+        assert sorted(world.path.rglob("*")) == store
+    world.places.held.clear()  # it is killed
+    world.backup()
+    assert world.vm.job is None
+
+
+def test_it_shows_that_we_are_at_an_attempt_until_it_is_undone(world: EngineWorld) -> None:
+    seen: list[int] = []
+    for step in ("mark", "begin", "copy", "committed", "ended"):
+        world.observer.at[step] = lambda: seen.append(len(world.places.held))
+    world.backup()
+    assert seen == [1] * 5
+    assert world.places.held == {}
+
+    def fail() -> None:
+        raise StoreFailed("/x", "it is full")
+
+    world.observer.at["copy"] = fail
+    world.observer.at["roll back"] = lambda: seen.append(len(world.places.held))
+    with pytest.raises(StoreFailed):
+        world.backup()
+    assert seen[5:] == [1, 1, 1]
+    assert world.places.held == {}
+
+
+def test_no_attempt_is_begun_where_that_cannot_be_shown(world: EngineWorld) -> None:
+    world.places.fail["hold"] = StoreFailed("/run", "it is full")
+    with pytest.raises(StoreFailed):
+        world.backup(force_full=True)
+    assert only_foreign(world)
+    assert len(world.chains()) == 1
+
+
 def test_a_job_of_the_same_chain_in_a_copy_of_the_store_goes_on(crashed: EngineWorld) -> None:
     (mark,) = crashed.path.glob("*/*/*.attempt.json")
     mark.unlink()

@@ -21,12 +21,13 @@ from vm_babysitter.domain.errors import (
     VmNotFound,
 )
 from vm_babysitter.domain.findings import Code, Weight
+from vm_babysitter.domain.presence import Since
 from vm_babysitter.domain.repair_plan import By, RepairPolicy, StepKind, plan_repair
 from vm_babysitter.domain.vm import PowerState
 from vm_babysitter.engine.catalog import find_point
 from vm_babysitter.engine.diagnosing import Diagnosed, Diagnoser
 from vm_babysitter.engine.repair import Repair, Repaired
-from vm_babysitter.ports import Store, StoredVm
+from vm_babysitter.ports import ActiveJob, JobKind, Store, StoredVm
 
 STEPS = (
     "adopted", "mark", "begin", "begun", "copy", "save", "confirm", "commit", "committed",
@@ -119,6 +120,125 @@ def test_what_is_left_of_a_vm_that_is_gone_is_swept(world: EngineWorld) -> None:
     assert world.points() == points
     assert not world.hypervisor.files  # no scratch, no socket
     assert [a for chain in world.chains() for a in chain.attempts] == []
+
+
+IN_SIGHT = "a QEMU with its UUID runs"
+
+
+@pytest.mark.parametrize(
+    ("boot", "used", "swept"),
+    [
+        ("", "", True),
+        ("", IN_SIGHT, False),
+        ("this one", "", True),
+        ("this one", IN_SIGHT, False),
+        ("another", IN_SIGHT, True),  # no job outlives its host
+    ],
+)
+def test_what_may_still_have_a_job_that_libvirt_does_not_see_is_left_alone(
+    world: EngineWorld, boot: str, used: str, *, swept: bool
+) -> None:
+    world.host = replace(world.host, boot_id=boot and "this one")
+    world.store = world.open()
+    world.backup()
+    world.backup_killed_at("copy")
+    if boot == "another":
+        world.host = replace(world.host, boot_id=boot)
+        world.store = world.open()
+    del world.hypervisor.machines[world.vm.uuid]  # another libvirt, or undefined while it runs
+    world.places.used_by = used
+    files, store = set(world.hypervisor.files), sorted(world.path.rglob("*"))
+    told = f"this libvirt (fake:///system) has no VM {world.name!r}, but {IN_SIGHT}"
+    gone = [f.what for f in diagnose(world).diagnosis.findings if f.code is Code.VM_GONE]
+    assert gone[0].startswith(told) is not swept
+    result = Repair(world.tools(), world.store).run(world.name)
+    if swept:
+        assert [step.kind for step in result.done] == [StepKind.UNDO]
+        assert not world.hypervisor.files
+        return
+    assert [step.kind for step in result.left] == [StepKind.UNDO]
+    assert (world.hypervisor.files, sorted(world.path.rglob("*"))) == (files, store)
+    assert told[1:] in " ".join(world.observer.notes)
+    world.hypervisor.machines[world.vm.uuid] = world.vm
+    exact(world, world.backup())
+
+
+def test_what_is_left_of_a_vm_that_is_gone_still_tells_of_a_crash_of_the_host(
+    world: EngineWorld,
+) -> None:
+    world.backup()
+    world.backup_killed_at("copy")
+    world.host = replace(world.host, boot_id="another")
+    world.store = world.open()
+    del world.hypervisor.machines[world.vm.uuid]
+    Repair(world.tools(), world.store).run(world.name)
+    assert [a for chain in world.chains() for a in chain.attempts] == []
+    world.vm.kill()
+    world.vm.start()
+    world.vm.disks["vda"].layers[0].bitmaps.clear()
+    world.hypervisor.machines[world.vm.uuid] = world.vm
+    world.observer.steps.clear()
+    world.backup()
+    assert [step for step in world.observer.steps if step.startswith("check ")]
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_nothing_is_repaired_while_somebody_is_at_a_backup(
+    world: EngineWorld, *, gone: bool
+) -> None:
+    world.backup()
+    world.backup_killed_at("copy")
+    ((attempt,),) = (chain.attempts for chain in world.chains())
+    world.places.held[attempt.nonce] = "process 4711"
+    if gone:
+        del world.hypervisor.machines[world.vm.uuid]
+    files, store = set(world.hypervisor.files), sorted(world.path.rglob("*"))
+    found = diagnose(world).diagnosis
+    assert Code.UNDER_WAY in {finding.code for finding in found.findings}
+    assert Code.NO_BACKUP not in {finding.code for finding in found.findings}
+    assert StepKind.UNDO not in planned(diagnose(world))
+    with pytest.raises(Busy, match="begun by process 4711"):
+        repair(world)
+    assert (world.hypervisor.files, sorted(world.path.rglob("*"))) == (files, store)
+
+
+@pytest.mark.parametrize("kind", JobKind)
+def test_a_job_that_every_backup_would_meet_is_told(world: EngineWorld, kind: JobKind) -> None:
+    world.backup()
+    world.vm.foreign_job = ActiveJob(kind, "x", "/somebody/else")
+    found = diagnose(world).diagnosis
+    (finding,) = found.findings
+    assert (finding.code, finding.weight) == (Code.NO_BACKUP, Weight.NOTE)
+    with pytest.raises(Busy) as caught:
+        world.backup()
+    assert finding.what == str(caught.value)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_job_that_the_next_backup_ends_hinders_none(world: EngineWorld, *, damaged: bool) -> None:
+    world.backup()
+    world.backup_killed_at("copy")
+    if damaged:
+        (mark,) = world.path.glob("*/*/*.attempt.json")
+        mark.write_bytes(mark.read_bytes()[:20])
+    codes = {finding.code for finding in diagnose(world).diagnosis.findings}
+    assert Code.NO_BACKUP not in codes
+    world.backup()
+
+
+def test_a_crash_of_the_host_is_told_though_it_is_not_noted_how_the_vm_was_seen(
+    world: EngineWorld,
+) -> None:
+    world.backup()
+    world.backup_killed_at("copy")
+    (seen,) = world.path.glob("*/seen.json")
+    seen.unlink()
+    world.host = replace(world.host, boot_id="another")
+    world.vm.kill()
+    world.vm.start()
+    found = diagnose(world).diagnosis
+    assert found.facts.since is Since.WENT_DOWN_HARD
+    assert StepKind.REREAD in [step.kind for step in plan_repair(found).steps]
 
 
 def test_nobody_else_may_be_at_the_folder(world: EngineWorld) -> None:

@@ -3,17 +3,25 @@
 import os
 import re
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from vm_babysitter.adapters import attempt_lock
+from vm_babysitter.adapters.image_lock import writers
 from vm_babysitter.adapters.room import room
-from vm_babysitter.domain.errors import ScratchUnfit, StoreFailed
+from vm_babysitter.adapters.this_host import runs_with
+from vm_babysitter.domain.chain import Attempt
+from vm_babysitter.domain.errors import ImageUnreadable, ScratchUnfit, StoreFailed
 from vm_babysitter.domain.space import Room
 from vm_babysitter.lib.atomicfile import fsync_directory
 
 _SOCKET = "nbd.socket"
 _NONCE = re.compile(r"[0-9a-f]{6}")
 _PROBE = b"vm-babysitter probe\n"
+_LISTENERS = Path("/proc/net/unix")
+_LISTENS = 0x10000
+"""The flag of a socket there that waits for clients."""
 
 
 class Workspace:
@@ -92,6 +100,54 @@ class Workspace:
                 _keep_removed(file.parent)
         except OSError as error:
             raise StoreFailed(path, error.strerror or str(error)) from error
+
+    @contextmanager
+    def hold(self, nonce: str) -> Iterator[None]:
+        """See the port."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(attempt_lock.held(self._runtime, nonce))
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise StoreFailed(str(self._runtime), reason) from error
+            yield
+
+    def holder(self, nonce: str) -> str:
+        """See the port."""
+        if not _NONCE.fullmatch(nonce):  # no attempt of ours
+            return ""
+        try:
+            return attempt_lock.holder(self._runtime, nonce)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StoreFailed(str(self._runtime), reason) from error
+
+    def remove_abandoned(self) -> None:
+        """See the port."""
+        attempt_lock.remove_abandoned(self._runtime)
+
+    def still_used(self, attempt: Attempt) -> str:
+        """See the port."""
+        if runs_with("-uuid", attempt.vm_uuid):
+            return "a QEMU with its UUID runs"
+        if attempt.socket and _is_listened_at(attempt.socket):
+            return f"somebody serves the job of a backup of it at {attempt.socket!r}"
+        for path in attempt.scratch:
+            with suppress(ImageUnreadable):  # it is not there
+                if found := writers(Path(path)):
+                    return f"{found[0]} has {path!r} open"
+        return ""
+
+
+def _is_listened_at(path: str) -> bool:
+    """Whether a process of this host waits for clients at a socket; it is not disturbed."""
+    try:
+        lines = os.fsdecode(_LISTENERS.read_bytes()).split("\n")[1:]
+    except OSError:
+        return False
+    # Number, references, protocol, flags, type, state, inode, path.
+    fields = (line.split(maxsplit=7) for line in lines)
+    return any(len(f) == 8 and f[7] == path and int(f[3], 16) & _LISTENS for f in fields)  # noqa: PLR2004
 
 
 def _keep_removed(folder: Path) -> None:

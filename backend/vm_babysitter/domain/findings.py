@@ -1,7 +1,7 @@
 """What is wrong with a VM's backups, one finding for each thing. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from vm_babysitter.domain.backup_plan import BackupPlan
@@ -19,6 +19,7 @@ class Code(StrEnum):
 
     INTERRUPTED = "interrupted"
     UNFINISHED = "unfinished"
+    UNDER_WAY = "under-way"
     STUCK = "stuck"
     METADATA_LEFT = "metadata-left"
     SEVERAL_LIVE = "several-live"
@@ -96,6 +97,10 @@ class Facts:
     """Bitmaps of its disks; empty where they could not be looked at."""
     checkpoints: tuple[str, ...] = ()
     """Names of those that libvirt knows."""
+    under_way: Mapping[str, str] = field(default_factory=dict)
+    """The attempts that a process is at: which, by their nonces."""
+    out_of_sight: str = ""
+    """Why an interrupted backup may still have a job though libvirt has no such VM."""
     job_socket: str = ""
     """NBD socket of the backup job that libvirt has under way for it."""
     oddities: tuple[Oddity, ...] = ()
@@ -117,6 +122,12 @@ class Facts:
     """What became of host and VM since the last backup."""
 
 
+STUCK = (
+    "QEMU has paused the VM because of a disk error, and it is not known to be for want of our "
+    "working space: once the disks that its images lie on have room and work, `virsh resume` has "
+    "it go on"
+)
+"""What is said of a VM that nothing of ours has go on."""
 _WORTH_A_WORD = frozenset({Since.HOST_RESTARTED, Since.WENT_DOWN_HARD, Since.ANOTHER_HOST})
 
 
@@ -144,6 +155,17 @@ def _of_attempts(facts: Facts) -> Iterator[Finding]:
     for chain in facts.chains:
         for attempt in chain.attempts:
             name = f"{chain.directory}/{attempt.seq:06d}"
+            who = facts.under_way.get(attempt.nonce)
+            if who:
+                yield Finding(
+                    Code.UNDER_WAY,
+                    Weight.NOTE,
+                    f"a backup, {name}, is under way",
+                    (f"begun {attempt.started:%Y-%m-%d %H:%M:%S} UTC by {who}",),
+                    chain.directory,
+                    (attempt.seq,),
+                )
+                continue
             stored = chain.find(attempt.seq)
             committed = stored is not None and stored.point.nonce == attempt.nonce
             if committed:
@@ -176,7 +198,7 @@ def _remains(facts: Facts, attempt: Attempt) -> Iterator[str]:
 def _of_leftovers(facts: Facts) -> Iterator[Finding]:
     ours = _ours(facts)
     left = tuple(name for name in facts.checkpoints if name.startswith(ours)) if ours else ()
-    if left:
+    if left and not facts.under_way:  # else it needs them, for a moment
         what = (
             "libvirt still has checkpoints of ours on record, which keep the VM from being removed"
         )
@@ -185,7 +207,10 @@ def _of_leftovers(facts: Facts) -> Iterator[Finding]:
     older = [
         chain.directory
         for chain in facts.chains
-        if chain.state is ChainState.LIVE and chain.points and chain is not growing
+        if chain.state is ChainState.LIVE
+        and chain.points
+        and chain is not growing
+        and not facts.under_way
     ]
     for directory in older:
         what = f"the series {directory} was to be closed when a newer one was begun"
@@ -366,7 +391,16 @@ def _of_surroundings(facts: Facts) -> Iterator[Finding]:
     if facts.unread:
         what = f"what the backup folder holds of it cannot be told now: {facts.unread}"
         yield Finding(Code.OUT_OF_REACH, Weight.PERSON, what)
-    if facts.vm is None:
+    resumed = any(attempt.ran for chain in facts.chains for attempt in chain.attempts)
+    if facts.vm is not None and facts.vm.state is PowerState.STUCK and not resumed:
+        yield Finding(Code.STUCK, Weight.PERSON, STUCK)
+    if facts.out_of_sight:
+        what = (
+            f"{facts.out_of_sight}; what an interrupted backup left stays until that has ended, "
+            "or `--uri` names the libvirt that has it"
+        )
+        yield Finding(Code.VM_GONE, Weight.PERSON, what)
+    elif facts.vm is None:
         what = "libvirt has no such VM any more; its backups stay, and can be restored"
         yield Finding(Code.VM_GONE, Weight.NOTE, what)
     elif facts.hindrance:

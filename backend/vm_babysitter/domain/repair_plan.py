@@ -7,7 +7,7 @@ from enum import StrEnum
 from vm_babysitter.domain.chain import Chain, StoredPoint, Trouble, live_chain
 from vm_babysitter.domain.cost import ASSUMED_SPEED
 from vm_babysitter.domain.diagnosis import Diagnosis, Health
-from vm_babysitter.domain.findings import Code, Finding
+from vm_babysitter.domain.findings import Code, Finding, Weight
 from vm_babysitter.domain.oddity import OddityKind
 from vm_babysitter.domain.presence import Since
 
@@ -132,7 +132,9 @@ def _finish(finding: Finding, _diagnosis: Diagnosis) -> Iterator[Step]:
     yield Step(StepKind.FINISH, By.BOTH, what, chain=finding.chain, seqs=finding.seqs)
 
 
-def _resume(_finding: Finding, _diagnosis: Diagnosis) -> Iterator[Step]:
+def _resume(finding: Finding, _diagnosis: Diagnosis) -> Iterator[Step]:
+    if finding.weight is Weight.PERSON:  # not known to be our doing
+        return
     yield Step(StepKind.RESUME, By.BOTH, "have the VM go on, once its working space is freed")
 
 

@@ -50,10 +50,19 @@ class AfterCrash:
         """
         new, old = self._look(vm), self._store.seen(vm.uuid)
         self._seen[vm.uuid] = new
-        if self.since(vm, old, new) is not Since.WENT_DOWN_HARD:
+        return self._remember(vm.uuid, old or new, self.since(vm, old, new))
+
+    def remember_gone(self, uuid: str) -> None:
+        """Do as ``remember`` for a VM that libvirt has no more: it may come back."""
+        new, old = seen_now(self._tools.host, "", self._tools.clock.now()), self._store.seen(uuid)
+        chains = self._store.chains(uuid)
+        self._remember(uuid, old or new, since_last(old, new, chains, tracking_damaged=False))
+
+    def _remember(self, uuid: str, seen: Seen, since: Since) -> bool:
+        if since is not Since.WENT_DOWN_HARD:
             return False
-        if self._store.chains(vm.uuid):
-            self._store.note_seen(vm.uuid, replace(old or new, crashed=True))
+        if self._store.chains(uuid):
+            self._store.note_seen(uuid, replace(seen, crashed=True))
         return True
 
     def since(self, vm: Vm, old: Seen | None, new: Seen) -> Since:

@@ -1,6 +1,7 @@
 """One attempt at a restore point: planned, begun, copied and committed, or undone."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -83,6 +84,11 @@ class PointMaker:
             vm = hypervisor.vm(vm.uuid)
         check_idle(hypervisor, vm)
         self._observer.step("plan")
+        with ExitStack() as held:
+            return self._make(vm, wishes, held)
+
+    def _make(self, vm: Vm, wishes: Wishes, held: ExitStack) -> Made:
+        """Do so; ``held`` shows that we are at the attempt until it is undone or complete."""
         try:
             planned = plan_adopted(
                 self._tools.sight,
@@ -93,6 +99,7 @@ class PointMaker:
             )
             self._observer.step("adopted")
             chain, attempt = self._new_attempt(vm, planned)
+            held.enter_context(self._tools.places.hold(attempt.nonce))
         except BaseException:
             self._leave(vm)
             raise

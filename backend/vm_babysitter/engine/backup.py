@@ -15,6 +15,7 @@ from vm_babysitter.domain.point import Point
 from vm_babysitter.domain.reread import DEFAULT_RUNS
 from vm_babysitter.domain.vm import Access, Vm, access_of
 from vm_babysitter.engine.after_crash import AfterCrash
+from vm_babysitter.engine.alive import check_nobody
 from vm_babysitter.engine.attempt import PointMaker, Wishes
 from vm_babysitter.engine.mending import Mender
 from vm_babysitter.engine.quiesce import thaw_leftovers
@@ -105,7 +106,9 @@ class Backup:
         hypervisor = self._tools.hypervisor
         self._observer.step("look")
         thaw_leftovers(hypervisor, self._tools.guard, self._observer)
-        self._mender.mend(hypervisor.outline(name).uuid)
+        outline = hypervisor.outline(name)
+        check_nobody(self._tools.places, outline.name, self._store.chains(outline.uuid))
+        self._mender.mend(outline.uuid)
         self._after_crash.check(name)
         known = None if wishes.force_full else self._unchanged.find(name)
         if known is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from vm_babysitter.domain.bitmaps import tracking_damaged
 from vm_babysitter.domain.chain import Chain
@@ -14,9 +15,10 @@ from vm_babysitter.domain.presence import Since
 from vm_babysitter.domain.reread import DEFAULT_RUNS
 from vm_babysitter.domain.vm import DiskState, Vm
 from vm_babysitter.engine.after_crash import seen_now, since_last
+from vm_babysitter.engine.alive import is_ours, out_of_sight, under_way
 from vm_babysitter.engine.catalog import find_vm, point_name
 from vm_babysitter.engine.mending import as_relinked, unlinked
-from vm_babysitter.engine.planning import Planned, Planner
+from vm_babysitter.engine.planning import Planned, Planner, busy_with
 from vm_babysitter.engine.tools import Sight
 from vm_babysitter.ports import JobKind, Store, StoredVm
 
@@ -30,6 +32,7 @@ class Wishes:
 
 
 NO_WISHES = Wishes()
+_EVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Diagnoser:
         self._hypervisor = sight.hypervisor
         self._headers = sight.headers
         self._host = sight.host
+        self._places = sight.places
         self._planner = Planner(sight, store)
         self._store = store
 
@@ -101,7 +105,15 @@ class Diagnoser:
 
     def _gone(self, stored: StoredVm) -> Diagnosed:
         name = stored.names[-1]
-        found = diagnose(self._stored(stored.uuid, name))
+        facts = self._stored(stored.uuid, name)
+        uri = self._hypervisor.uri
+        reasons = (
+            out_of_sight(self._places, self._host, uri, name, attempt)
+            for chain in facts.chains
+            for attempt in chain.attempts
+            if attempt.nonce not in facts.under_way
+        )
+        found = diagnose(replace(facts, out_of_sight=next(filter(None, reasons), "")))
         return Diagnosed(found, None, error=VmNotFound(name))
 
     def _failed(self, uuid: str, name: str, vm: Vm | None, error: BabysitterError) -> Diagnosed:
@@ -155,26 +167,34 @@ class Diagnoser:
             for link in unlinked(self._store, self._headers, uuid, chain)
         )
         mended = tuple(as_relinked(chain, links) for chain in chains)
-        oddities = self._store.oddities(uuid)
-        return Facts(name, uuid, mended, oddities=oddities, unlinked=links)
+        return Facts(
+            name,
+            uuid,
+            mended,
+            oddities=self._store.oddities(uuid),
+            unlinked=links,
+            under_way=under_way(self._places, chains),
+        )
 
     def _around(self, facts: Facts, vm: Vm, states: Sequence[DiskState] = ()) -> Facts:
         """Add what libvirt tells, and what became of host and VM since the last backup."""
         job = self._hypervisor.active_job(vm.uuid)
-        ours = job is not None and job.kind is JobKind.BACKUP
+        of_backup = job is not None and job.kind is JobKind.BACKUP
+        if job is not None and not is_ours(self._places, facts.chains, states, job):
+            busy = busy_with(vm, job)  # as the next backup would find out
+            facts = replace(facts, hindrance=str(busy), transient=busy.transient)
         return replace(
             facts,
             vm=vm,
             checkpoints=self._hypervisor.checkpoints(vm.uuid),
-            job_socket=job.socket if job is not None and ours else "",
+            job_socket=job.socket if job is not None and of_backup else "",
             since=self._since(facts, vm, states),
         )
 
     def _since(self, facts: Facts, vm: Vm, states: Sequence[DiskState]) -> Since:
         old = None if self._store is None else self._store.seen(vm.uuid)
-        if old is None:
-            return Since.UNKNOWN
-        new = seen_now(self._host, self._hypervisor.started(vm.uuid), old.at)
+        at = _EVER if old is None else old.at  # plays no part
+        new = seen_now(self._host, self._hypervisor.started(vm.uuid), at)
         damaged = tracking_damaged(states, facts.chains)
         return since_last(old, new, facts.chains, tracking_damaged=damaged)
 

@@ -52,10 +52,11 @@ def check_idle(hypervisor: Hypervisor, vm: Vm) -> None:
     """Raise Busy if a job is under way that a backup would wait for in vain."""
     job = hypervisor.active_job(vm.uuid)
     if job is not None:
-        raise _busy(vm, job)
+        raise busy_with(vm, job)
 
 
-def _busy(vm: Vm, job: ActiveJob) -> Busy:
+def busy_with(vm: Vm, job: ActiveJob) -> Busy:
+    """Return what a backup fails with that meets a job which is none of its own."""
     reason = f"{job.kind} is running ({job.detail})"
     if job.kind is JobKind.BACKUP:
         # It may be that of an interrupted backup into another folder, which only knows it.
@@ -103,7 +104,7 @@ class Planner:
         access = access_of(vm.state)
         job = self._hypervisor.active_job(vm.uuid)
         if job is not None and job.kind is JobKind.MIGRATION:  # QEMU has given its images up
-            raise _busy(vm, job)
+            raise busy_with(vm, job)
         states = self._states(vm, disks, access)
         chain = live_chain(self._chains(vm.uuid) if chains is None else chains)
         while True:

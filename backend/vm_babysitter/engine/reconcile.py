@@ -4,13 +4,13 @@ import threading
 from pathlib import Path
 
 from vm_babysitter.domain.bitmaps import (
-    attempts_seen,
     belongs_to,
     bitmaps_of,
     removable_bitmaps,
 )
 from vm_babysitter.domain.chain import Attempt, Chain, ChainState, live_chain
 from vm_babysitter.domain.errors import BabysitterError
+from vm_babysitter.domain.findings import STUCK
 from vm_babysitter.domain.point import checkpoint_name, checkpoint_prefix
 from vm_babysitter.domain.vm import (
     Access,
@@ -21,6 +21,7 @@ from vm_babysitter.domain.vm import (
     eligible_disks,
     judge_disk,
 )
+from vm_babysitter.engine.alive import check_free, check_nobody, unmarked
 from vm_babysitter.engine.tools import Tools
 from vm_babysitter.ports import JobKind, Store
 
@@ -41,8 +42,15 @@ class Reconciler:
         """Whether a VM was found paused for want of space and made to go on."""
 
     def reconcile(self, vm: Vm) -> None:
-        """Undo every unfinished attempt at a backup of this VM in this store."""
-        for chain in self._store.chains(vm.uuid):
+        """Undo every unfinished attempt at a backup of this VM in this store.
+
+        Raises:
+            Busy: a process is at one of them, which is in this store as a copy. Nothing is done.
+            BabysitterError.
+        """
+        chains = self._store.chains(vm.uuid)
+        check_nobody(self._places, vm.name, chains)
+        for chain in chains:
             for attempt in chain.attempts:
                 if not self.undo(vm, chain, attempt):
                     continue
@@ -53,28 +61,27 @@ class Reconciler:
         self.forget(vm)
         self._store.remove_empty_chains(vm.uuid)
         self._archive_older(vm)
+        self._places.remove_abandoned()
 
     def _end_unmarked_job(self, vm: Vm) -> None:
-        """End the job of an attempt whose mark in the store is damaged or lost.
-
-        It is ours if its socket is the one of an attempt that bitmaps tell of, and if that left
-        a point without a manifest here, or is the one that was committed. Nobody is at it: the
-        store is locked. A copy of the store has the same chain, but not that point.
-        """
+        """End the job of an attempt whose mark in the store is damaged or lost."""
         job = self._hypervisor.active_job(vm.uuid)
         if job is None or job.kind is not JobKind.BACKUP or not job.socket:
             return
         states = self._hypervisor.disk_states(vm.uuid)
-        for chain in self._store.chains(vm.uuid):
-            for seq, nonce in attempts_seen(states, chain.id):
-                attempt = self._unmarked(vm, chain, seq, nonce)
-                begun = seq in {unreadable.seq for unreadable in chain.unreadable}
-                if attempt.socket == job.socket and (begun or _committed(chain, attempt)):
-                    self.end_job(vm, attempt)
-                    name = f"{chain.directory}/{seq:06d}"
-                    self._observer.note(f"The job of the interrupted backup {name} was ended.")
+        found = unmarked(self._places, self._store.chains(vm.uuid), states, job)
+        if found is None:
+            return
+        chain, seq, nonce = found
+        check_free(self._places, vm.name, nonce)
+        self.end_job(vm, self._as_marked(vm, chain, seq, nonce))
+        name = f"{chain.directory}/{seq:06d}"
+        self._observer.note(f"The job of the interrupted backup {name} was ended.")
+        if self._hypervisor.power(vm.uuid) is PowerState.STUCK:
+            # Whether it ran before was in the mark.
+            self._observer.note(f"{STUCK[0].upper()}{STUCK[1:]}.")
 
-    def _unmarked(self, vm: Vm, chain: Chain, seq: int, nonce: str) -> Attempt:
+    def _as_marked(self, vm: Vm, chain: Chain, seq: int, nonce: str) -> Attempt:
         """Return what the lost mark of an attempt has said, as far as it matters for its job."""
         scratch = (self._places.scratch_path(d.path, nonce, d.target) for d in vm.disks)
         return Attempt(

@@ -15,6 +15,7 @@ from vm_babysitter.domain.repair_plan import (
 )
 from vm_babysitter.domain.vm import PowerState, Vm
 from vm_babysitter.engine.after_crash import AfterCrash
+from vm_babysitter.engine.alive import check_nobody, out_of_sight
 from vm_babysitter.engine.diagnosing import Diagnosed, Diagnoser
 from vm_babysitter.engine.mending import Mender
 from vm_babysitter.engine.quiesce import thaw_leftovers
@@ -65,11 +66,14 @@ class Repair:
             self._tools.observer.step("look")
             found = self._diagnoser.diagnose(name)
             uuid = found.diagnosis.facts.uuid
+            called = found.diagnosis.facts.name
+            check_nobody(self._tools.places, called, self._store.chains(uuid))
             planned = plan_repair(found.diagnosis, policy).of(By.BOTH, By.REPAIR)
             self._tools.observer.step("mend")
             self._mender.mend(uuid)
             if found.vm is None:
-                self._sweep(uuid)
+                AfterCrash(self._tools, self._store).remember_gone(uuid)
+                self._sweep(uuid, called)
             else:
                 AfterCrash(self._tools, self._store).remember(found.vm)
                 self._reconciler.reconcile(self._as_it_is(found.vm))
@@ -82,18 +86,27 @@ class Repair:
         """Return the VM with what its images say, which an outline lacks."""
         return self._tools.hypervisor.vm(vm.uuid)
 
-    def _sweep(self, uuid: str) -> None:
+    def _sweep(self, uuid: str, name: str) -> None:
         """Remove what is left of attempts at a VM that libvirt has no more.
 
-        Its job went with it. Should it come back with bitmaps of such an attempt in its
-        images, its next backup removes them by their names.
+        Its job went with it, unless something on this host tells otherwise. Should it come back
+        with bitmaps of such an attempt in its images, its next backup removes them by their names.
         """
         for chain in self._store.chains(uuid):
             for attempt in chain.attempts:
+                places, uri = self._tools.places, self._tools.hypervisor.uri
+                why = out_of_sight(places, self._tools.host, uri, name, attempt)
+                if why:
+                    self._tools.observer.note(
+                        f"{why[0].upper()}{why[1:]}. What the interrupted backup "
+                        f"{chain.directory}/{attempt.seq:06d} left is left alone."
+                    )
+                    continue
                 for path in (attempt.socket, *attempt.scratch):
                     if path:
                         self._tools.places.remove(path, attempt.nonce)
                 self._store.sweep(attempt)
+        self._tools.places.remove_abandoned()
         self._store.remove_empty_chains(uuid)
 
     def _remove(self, uuid: str, steps: tuple[Step, ...]) -> None:

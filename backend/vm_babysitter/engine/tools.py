@@ -32,6 +32,7 @@ class Sight:
     side_files: SideFiles
     fingerprint: Fingerprint
     headers: ImageHeaders
+    places: ScratchPlaces
     host: ThisHost
 
 
@@ -69,6 +70,7 @@ class Tools:
             self.side_files,
             self.fingerprint,
             self.headers,
+            self.places,
             self.host,
         )
 

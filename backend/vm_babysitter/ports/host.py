@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from vm_babysitter.domain.chain import Attempt
 from vm_babysitter.domain.space import Room
 
 Priority = Callable[[], AbstractContextManager[None]]
@@ -101,6 +102,29 @@ class ScratchPlaces(Protocol):
 
     def remove(self, path: str, nonce: str) -> None:
         """Remove a scratch file or socket that an attempt with this nonce left."""
+
+    def hold(self, nonce: str) -> AbstractContextManager[None]:
+        """Show for the time of the context that this process is at an attempt.
+
+        The death of the process ends that, too. Raises StoreFailed.
+        """
+
+    def holder(self, nonce: str) -> str:
+        """Say which process of this host is at an attempt; empty if none is.
+
+        Raises:
+            StoreFailed.
+        """
+
+    def remove_abandoned(self) -> None:
+        """Remove what processes have left of ``hold`` that were killed meanwhile."""
+
+    def still_used(self, attempt: Attempt) -> str:
+        """Say what on this host may still be at the job of an attempt, whatever libvirt knows.
+
+        That is a QEMU with the VM's UUID, a listener at the socket, a program that has a
+        scratch file open. Empty if there is none of these. Takes milliseconds.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,10 @@ Moment = Callable[[], AbstractContextManager[object]]
 class Hypervisor(Protocol):
     """libvirt, as far as backups need it. VMs are named by their UUID."""
 
+    @property
+    def uri(self) -> str:
+        """Which libvirt this is: its VMs are not those of another one on the same host."""
+
     def vms(self) -> tuple[Vm, ...]:
         """Return the persistent VMs, by name."""
 

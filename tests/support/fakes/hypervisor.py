@@ -97,6 +97,8 @@ class FakeVm:
 class FakeHypervisor(Faults):
     """Implements ``ports.Hypervisor``; ``add`` makes VMs."""
 
+    uri = "fake:///system"
+
     def __init__(self, files: set[str] | None = None) -> None:
         """``files`` are the scratch files and sockets there are, shared with the places."""
         super().__init__()

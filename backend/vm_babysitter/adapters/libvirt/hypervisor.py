@@ -62,6 +62,7 @@ class LibvirtHypervisor:
 
         ``tpm_roots``: where libvirt may keep the state of TPMs; none for where it usually does.
         """
+        self.uri = connection.uri
         self._connection = connection
         self._probe = probe
         self._resolve = resolve
