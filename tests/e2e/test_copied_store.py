@@ -3,7 +3,9 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -13,6 +15,7 @@ from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.stage import newest
 from tests.support.stopped import stopped_backup
 from tests.support.world import World, unchanged
+from vm_babysitter.adapters.workspace import Workspace
 from vm_babysitter.domain.findings import Code
 from vm_babysitter.domain.repair_plan import StepKind, plan_repair
 
@@ -134,6 +137,12 @@ def test_so_it_does_where_the_vm_was_undefined_while_it_runs(house: World, tmp_p
     house.change()
     house.die(Fault("die", "progress", "", 3))
     before = left(house)
+    ((attempt,),) = [chain.attempts for chain, _ in house.chains() if chain.attempts]
+    places = Workspace(house.runtime, house.store)
+    # What of it is seen where the UUID tells nothing, as in a container of another libvirt's.
+    unnamed = replace(attempt, vm_uuid=str(uuid4()))
+    assert attempt.socket in places.still_used(unnamed)
+    assert attempt.scratch[0] in places.still_used(replace(unnamed, socket=""))
     definition = str(house.host.call("xml", house.vm.name, True))
     house.host.call("undefine", house.vm.name)
     try:
