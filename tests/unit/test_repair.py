@@ -565,6 +565,14 @@ def test_lost_points_are_removed_if_somebody_says_so(lossy: EngineWorld) -> None
     exact(lossy, lossy.backup())
 
 
+def test_what_comes_back_while_a_repair_is_at_work_is_not_removed(lossy: EngineWorld) -> None:
+    image = image_of(lossy, "000002-inc").parent.with_name("000001-inc") / "vda.qcow2"
+    size = lossy.chains()[0].points[1].point.disks[0].file_size
+    lossy.observer.at["mend"] = lambda: image.write_bytes(bytes(size))
+    Repair(lossy.tools(), lossy.store).run(lossy.name, RepairPolicy(remove_lost=True))
+    assert seqs(lossy) == [0, 1, 2, 3]
+
+
 def test_a_removal_that_was_interrupted_is_told_and_finished(lossy: EngineWorld) -> None:
     (chain,) = lossy.chains()
     for _ in each_kill(lambda: lossy.open().remove_points(lossy.vm.uuid, chain, (1, 2))):

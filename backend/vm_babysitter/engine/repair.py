@@ -77,7 +77,7 @@ class Repair:
             else:
                 AfterCrash(self._tools, self._store).remember(found.vm)
                 self._reconciler.reconcile(self._as_it_is(found.vm))
-            self._remove(uuid, planned)
+            self._remove(uuid, planned, policy)
             self._tools.observer.step("look again")
             after = self._diagnoser.diagnose(uuid)
         return _result(found.diagnosis, planned, after, plan_repair(after.diagnosis, policy))
@@ -109,11 +109,12 @@ class Repair:
         self._tools.places.remove_abandoned()
         self._store.remove_empty_chains(uuid)
 
-    def _remove(self, uuid: str, steps: tuple[Step, ...]) -> None:
-        """Remove lost points, if the user agreed to it."""
-        for step in steps:
-            if step.kind is not StepKind.REMOVE_LOST:
-                continue
+    def _remove(self, uuid: str, steps: tuple[Step, ...], policy: RepairPolicy) -> None:
+        """Remove lost points, if the user agreed to it; not what mending has brought back."""
+        if not any(step.kind is StepKind.REMOVE_LOST for step in steps):
+            return
+        still = plan_repair(self._diagnoser.diagnose(uuid).diagnosis, policy).of(By.REPAIR)
+        for step in (step for step in still if step.kind is StepKind.REMOVE_LOST):
             for chain in self._store.chains(uuid):
                 if chain.directory == step.chain:
                     self._tools.observer.step("remove")
