@@ -9,6 +9,7 @@ from tests.support.engine_world import EngineWorld
 from tests.support.fakes.app import NAME, FakeApp
 from tests.support.fakes.disk import FakeDisk
 from vm_babysitter.domain.vm import PowerState
+from vm_babysitter.ports import ActiveJob, JobKind
 
 
 @pytest.fixture
@@ -207,3 +208,10 @@ def test_a_plan_that_is_hindered_says_how_the_backups_are_and_fails_as_before(
     data = app.json("plan", NAME)
     assert (data["level"], data["diagnosis"]["health"]) == (None, "good")
     assert data["unchanged_since"] == data["diagnosis"]["unchanged_since"]
+
+
+def test_what_keeps_the_next_backup_waiting_is_told_though_it_is_no_fault(app: FakeApp) -> None:
+    app.world.backup()
+    app.world.vm.foreign_job = ActiveJob(JobKind.BACKUP, "", "/run/other.socket")
+    result = app.call("status")
+    assert (result.exit_code, "a backup job" in result.stdout) == (0, True)

@@ -568,7 +568,11 @@ def test_lost_points_are_removed_if_somebody_says_so(lossy: EngineWorld) -> None
 def test_what_comes_back_while_a_repair_is_at_work_is_not_removed(lossy: EngineWorld) -> None:
     image = image_of(lossy, "000002-inc").parent.with_name("000001-inc") / "vda.qcow2"
     size = lossy.chains()[0].points[1].point.disks[0].file_size
-    lossy.observer.at["mend"] = lambda: image.write_bytes(bytes(size))
+
+    def bring_back() -> None:
+        image.write_bytes(bytes(size))
+
+    lossy.observer.at["mend"] = bring_back
     Repair(lossy.tools(), lossy.store).run(lossy.name, RepairPolicy(remove_lost=True))
     assert seqs(lossy) == [0, 1, 2, 3]
 

@@ -35,6 +35,8 @@ _HEALTH_SENTENCES = {
 }
 _NOT_KNOWN = "Whether there are backups of {vm!r} is not known."
 _MANY = 8
+_TOLD = frozenset({Code.UNDER_WAY, Code.NO_BACKUP})
+"""Notes without which a status would leave out what goes on just now."""
 
 
 def diagnosis_text(
@@ -162,7 +164,9 @@ def _health_words(diagnosis: Diagnosis) -> str:
 
 
 def _worth_telling(diagnosis: Diagnosis) -> bool:
-    return any(finding.weight is not Weight.NOTE for finding in diagnosis.findings)
+    return any(
+        finding.weight is not Weight.NOTE or finding.code in _TOLD for finding in diagnosis.findings
+    )
 
 
 def status_exit(found: Sequence[Diagnosis]) -> Exit:
