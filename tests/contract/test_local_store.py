@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support.failing import fail_at
 from tests.support.fakes.clock import FakeClock
 from tests.support.points import BEGAN, CHAIN_ID, MIB, VM_UUID, attempt, point, point_disk
 from tests.support.world import environment, unchanged
@@ -546,18 +546,6 @@ def test_all_that_is_wrong_is_told_file_by_file(
 
 
 OUT_OF_REACH = [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT]
-
-
-def fail_at(monkeypatch: pytest.MonkeyPatch, call: str, path: Path, number: int) -> None:
-    """Have the host refuse one path."""
-    real = getattr(os, call)
-
-    def refuse(asked: Any, *arguments: Any, **options: Any) -> Any:
-        if os.fspath(asked) == os.fspath(path):
-            raise OSError(number, os.strerror(number))
-        return real(asked, *arguments, **options)
-
-    monkeypatch.setattr(os, call, refuse)
 
 
 @pytest.mark.parametrize("number", OUT_OF_REACH, ids=os.strerror)

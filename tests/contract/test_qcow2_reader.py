@@ -1,6 +1,7 @@
 """Images of restore points, read without QEMU: what comes is what QEMU reads."""
 
 import contextlib
+import errno
 import random
 import struct
 import tempfile
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.contract.test_qcow2_writer import chains
+from tests.support.failing import fail_at
 from tests.support.layers import Disk, Layer, content, filled, shrinking, write_chain, write_layer
 from tests.support.memory import peak_memory
 from tests.support.qemu_img import named, run
@@ -274,11 +276,16 @@ def test_compressed_data_that_would_fill_the_memory_is_refused() -> None:
         expand(Zstd.type, bomb, BLOCK_SIZE)
 
 
-def test_a_host_that_fails_is_no_damage(tmp_path: Path) -> None:
+def test_a_host_that_fails_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "vda.qcow2"
-    path.mkdir()  # reading it fails, as a share that is gone does
+    fail_at(monkeypatch, "open", path, errno.ESTALE)
     with pytest.raises(StoreFailed):
         ChainReader([path])
+
+
+def test_a_folder_in_the_place_of_an_image_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ImageUnreadable, match="it is no file"):
+        ChainReader([tmp_path])
 
 
 def test_compression_that_nobody_knows_is_refused() -> None:

@@ -1,5 +1,6 @@
 """Our qcow2 files, judged by QEMU's own tools."""
 
+import errno
 import itertools
 import os
 import random
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.failing import fail_at
 from tests.support.layers import (
     Disk,
     Layer,
@@ -343,11 +345,16 @@ def test_clusters_that_changed_places_change_the_digest(tmp_path: Path) -> None:
         assert digest_file(path) != good
 
 
-def test_the_digest_of_a_missing_file_says_so(tmp_path: Path) -> None:
+def test_the_digest_of_a_missing_file_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(Damaged, match="missing"):
         digest_file(tmp_path / "vda.qcow2")
-    with pytest.raises(StoreFailed, match="directory"):
+    with pytest.raises(Damaged, match="it is no file"):
         digest_file(tmp_path)
+    fail_at(monkeypatch, "open", tmp_path / "vda.qcow2", errno.EACCES)
+    with pytest.raises(StoreFailed, match="Permission"):
+        digest_file(tmp_path / "vda.qcow2")
 
 
 def test_memory_does_not_grow_with_the_map(tmp_path: Path) -> None:

@@ -117,4 +117,5 @@ def test_a_plan_says_what_will_be_read_and_names_the_converter(
         text = world.call("plan", "--", vm.name).stdout
     assert "(assuming 150 MB/s)" in text  # so little read tells nothing
     command = shlex.split(text.splitlines()[-1].partition(": ")[2])
-    assert command == ["vm-babysitter", "--standalone", "convert", "--", vm.name, "vdb"]
+    assert command[:2] == ["vm-babysitter", "--standalone"]
+    assert command[-4:] == ["convert", "--", vm.name, "vdb"]
