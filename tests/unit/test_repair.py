@@ -7,9 +7,12 @@ import pytest
 
 from tests.support.engine_world import EngineWorld, exact, lived_in
 from tests.support.fakes.disk import FakeDisk
+from tests.support.fakes.images import FakeImageTool
 from tests.support.killing import each_kill
 from tests.unit.test_verify import file_of, flip, results, two_disks
+from vm_babysitter.adapters.qemu.own_images import FileImages
 from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
+from vm_babysitter.adapters.restore_place import EmptyDirectory
 from vm_babysitter.adapters.store.local import LocalStore
 from vm_babysitter.domain.chain import Chain, ChainState
 from vm_babysitter.domain.diagnosis import Health
@@ -27,6 +30,7 @@ from vm_babysitter.domain.vm import PowerState
 from vm_babysitter.engine.catalog import find_point
 from vm_babysitter.engine.diagnosing import Diagnosed, Diagnoser
 from vm_babysitter.engine.repair import Repair, Repaired
+from vm_babysitter.engine.restore import Restore
 from vm_babysitter.ports import ActiveJob, JobKind, Store, StoredVm
 
 STEPS = (
@@ -575,6 +579,22 @@ def test_what_comes_back_while_a_repair_is_at_work_is_not_removed(lossy: EngineW
     lossy.observer.at["mend"] = bring_back
     Repair(lossy.tools(), lossy.store).run(lossy.name, RepairPolicy(remove_lost=True))
     assert seqs(lossy) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("file", ["vda.qcow2", "vda.index"])
+def test_what_a_verify_found_may_still_be_had_and_is_not_removed(
+    world: EngineWorld, file: str, ram_path: Path
+) -> None:
+    world.backup()
+    flip(file_of(world, 0, file), 50_000 if file == "vda.qcow2" else -1)
+    assert not results(world)[0].good
+    assert diagnose(world).diagnosis.health is Health.LOST
+    Repair(world.tools(), world.store).run(world.name, RepairPolicy(remove_lost=True))
+    (chain,) = world.chains()
+    assert world.restored(chain, 0) == bytes(world.disk.content)  # as qemu-img does, by hand
+    if file == "vda.qcow2":  # no block is wrong
+        tools, place = world.read_tools(FakeImageTool()), EmptyDirectory(ram_path / "to")
+        Restore(world.store, tools, FileImages(), place).run(world.name, "latest", ())
 
 
 def test_a_removal_that_was_interrupted_is_told_and_finished(lossy: EngineWorld) -> None:

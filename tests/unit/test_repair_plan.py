@@ -163,6 +163,9 @@ def flawed(of: Point, *flaws: Flaw) -> StoredPoint:
 GONE = Flaw("vda.qcow2", "it is missing")
 AWAY = Flaw("vda.qcow2", "it cannot be looked at", evidence=False)
 NOTED = Flaw("vda.qcow2", "its content is not what was written", found=BEGAN)
+WRONG = replace(NOTED, reason="the block at 0 is not what was backed up", content=True)
+INDEX = Flaw("vda.index", "it is missing")
+ON_ANOTHER = Flaw("", "it was made on another restore point 000000 than the one that is there")
 FULL, FIRST, SECOND, THIRD = line(4)
 UNREADABLE_FULL = UnreadablePoint(0, "000000-full", "its manifest is torn")
 
@@ -178,8 +181,12 @@ UNREADABLE_FULL = UnreadablePoint(0, "000000-full", "its manifest is torn")
         (chain(FULL, flawed(FIRST, GONE), flawed(SECOND, AWAY), THIRD), []),
         (chain(FULL, flawed(FIRST, Flaw("domain.xml", "it is missing")), SECOND), []),
         (chain(flawed(FULL, Flaw("", "its manifest names a file outside of its folder"))), []),
-        (chain(FULL, flawed(FIRST, NOTED)), [(1,)]),
-        (chain(FULL, flawed(FIRST, NOTED), SECOND), []),
+        (chain(FULL, flawed(FIRST, ON_ANOTHER), SECOND), []),
+        (chain(flawed(FULL, INDEX), FIRST), []),
+        (chain(flawed(FULL, INDEX, GONE), FIRST), [(0, 1)]),
+        (chain(FULL, flawed(FIRST, NOTED)), []),
+        (chain(FULL, flawed(FIRST, WRONG)), [(1,)]),
+        (chain(FULL, flawed(FIRST, WRONG), SECOND), []),
         (chain(FULL, flawed(FIRST, GONE, NOTED), SECOND), []),
         (chain(FIRST, point(2, 1, disks=(point_disk("vda"),))), []),
     ],
@@ -192,8 +199,12 @@ UNREADABLE_FULL = UnreadablePoint(0, "000000-full", "its manifest is torn")
         "in between something is out of reach",
         "a file beside the disks",
         "a manifest that lies",
-        "a verify found it",
-        "a verify found it, others may not need it",
+        "the point that it was made on may come back",
+        "an index is gone",
+        "an index and an image are gone",
+        "a verify found a file that differs, maybe where nothing lies",
+        "a verify found wrong data",
+        "a verify found wrong data, others may not need it",
         "a verify found more",
         "a disk in full on top of it",
     ],

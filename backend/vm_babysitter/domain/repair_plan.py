@@ -237,7 +237,8 @@ def _remove_lost(diagnosis: Diagnosis, policy: RepairPolicy) -> Iterator[Step]:
 def _is_gone(chain: Chain, stored: StoredPoint, copied: Collection[int | None]) -> bool:
     """Whether it is certain that nothing of a point can be restored, now or later.
 
-    Not where its manifest lies: that is not to be trusted with names of files.
+    Not where its manifest lies: that is not to be trusted with names of files. Nor where only
+    indexes are lost: `qemu-img convert` needs none.
     """
     seq = stored.point.seq
     if stored.flaw_of() is not None:
@@ -245,26 +246,37 @@ def _is_gone(chain: Chain, stored: StoredPoint, copied: Collection[int | None]) 
     found = [chain.troubles(seq, disk.target) for disk in stored.point.disks]
     return (
         bool(found)
-        and all(found)
+        and all(any(_loses_data(chain, trouble) for trouble in troubles) for troubles in found)
         and all(
             _is_proof(chain, trouble, seq, copied) for troubles in found for trouble in troubles
         )
     )
 
 
+def _loses_data(chain: Chain, trouble: Trouble) -> bool:
+    """Whether it is about an image, and not an index."""
+    stored = chain.find(trouble.seq)
+    if trouble.flaw is None or stored is None:
+        return True
+    return trouble.flaw.file not in {disk.index for disk in stored.point.disks}
+
+
 def _is_proof(chain: Chain, trouble: Trouble, seq: int, copied: Collection[int | None]) -> bool:
     """Whether what is wrong cannot turn out to be harmless, or be made good.
 
-    What cannot be read may be readable later, and a manifest be put back. A second folder of a
-    point may take its place. What a verify found in an older point may lie in blocks that this
-    one does not need: only restoring it would tell.
+    What cannot be read may be readable later, and a manifest, or the point that another one was
+    made on, be put back. A second folder of a point may take its place. A file that is not what
+    was written may differ where nothing lies, and what a verify read wrong in an older point lie
+    in blocks that this one does not need: only restoring it would tell.
     """
     if trouble.seq in copied:
         return False
     if trouble.flaw is None:
         known = {s.point.seq for s in chain.points} | {u.seq for u in chain.unreadable}
         return trouble.seq not in known
-    return trouble.flaw.evidence and (trouble.flaw.found is None or trouble.seq == seq)
+    flaw, own = trouble.flaw, trouble.seq == seq
+    noted = flaw.found is not None
+    return bool(flaw.file) and flaw.evidence and (not noted or (flaw.content and own))
 
 
 def _with_nothing_on_top(chain: Chain, seqs: set[int]) -> set[int]:
