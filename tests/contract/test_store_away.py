@@ -43,10 +43,21 @@ def _fail(
     return look(path, **options)
 
 
+def _take_the_lease(world: EngineWorld) -> None:
+    (world.path / "lease.json").unlink()
+    with world.store.lock():
+        pass
+
+
 LOOKS: dict[str, tuple[str, Callable[[EngineWorld], object]]] = {
     "the folder": ("store", lambda world: world.open()),
     "its mark": ("store.json", lambda world: world.open()),
     "a VM's folder": ("*-????????", lambda world: world.store.vms()),
+    "a VM's folder that was found before": (
+        "vm.json",
+        lambda world: (world.store.chains(world.vm.uuid), world.store.seen(world.vm.uuid)),
+    ),
+    "the mark, before the lease is taken": ("store.json", _take_the_lease),
     "a series": ("20*Z", lambda world: world.store.chains(world.vm.uuid)),
     "a point": ("000001-inc", lambda world: world.store.chains(world.vm.uuid)),
     "what is odd": ("000001-inc", lambda world: world.store.oddities(world.vm.uuid)),

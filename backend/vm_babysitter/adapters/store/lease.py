@@ -10,6 +10,7 @@ import logging
 import shlex
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from vm_babysitter.adapters.store import documents, layout
@@ -108,7 +109,8 @@ class StoreLease:
         It gets its name when it is whole: hosts that begin at once are told who came first by
         the file system, and all read it again.
         """
-        if not (self._store / layout.STORE_FILE).exists():  # a disk that is no longer mounted
+        mark = self._store / layout.STORE_FILE
+        if not failing(mark, partial(is_there, mark)):  # a disk that is no longer mounted
             raise StoreFailed(str(self._store), f"{layout.STORE_FILE} is no longer in it")
         content = documents.encode(_KIND, self._lease())
 

@@ -292,7 +292,7 @@ class LocalStore:
 
     def _find_vm(self, uuid: str) -> Path | None:
         known = self._found.get(uuid)
-        if known is None or not (known / layout.VM_FILE).exists():
+        if known is None or not failing(known, partial(is_there, known / layout.VM_FILE)):
             place = vm_place(self._path, uuid)
             known = None if place is None else place.path
             if known is not None:
