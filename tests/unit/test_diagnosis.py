@@ -427,6 +427,7 @@ def test_an_image_whose_header_is_wrong_may_be_put_back() -> None:
     [
         (OddityKind.RENAMED_POINT, Code.RENAMED, Weight.MENDED),
         (OddityKind.FOREIGN, Code.ODD, Weight.NOTE),
+        (OddityKind.UNREADABLE_CHAIN, Code.UNREADABLE, Weight.LOSS),
         (OddityKind.COPIED_CHAIN, Code.ODD, Weight.NOTE),
     ],
 )

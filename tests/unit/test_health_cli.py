@@ -215,3 +215,17 @@ def test_what_keeps_the_next_backup_waiting_is_told_though_it_is_no_fault(app: F
     app.world.vm.foreign_job = ActiveJob(JobKind.BACKUP, "", "/run/other.socket")
     result = app.call("status")
     assert (result.exit_code, "a backup job" in result.stdout) == (0, True)
+
+
+def test_a_series_of_which_nothing_can_be_read_is_no_lack_of_backups(app: FakeApp) -> None:
+    app.world.backup()
+    (folder,) = app.world.path.glob("*/20*Z")
+    for document in (folder / "chain.json", folder / "000000-full" / "point.json"):
+        document.write_text("{")
+    result = app.call("status")
+    assert (result.exit_code, "LOST" in result.stdout) == (12, True)
+    assert "is a backup series of which nothing can be read; it is left alone" in result.stdout
+    assert "Which restore points are lost cannot be told." in result.stdout
+    app.world.backup()
+    assert app.call("status").exit_code == 0
+    assert (folder / "000000-full" / "vda.qcow2").exists()

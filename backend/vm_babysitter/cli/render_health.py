@@ -109,6 +109,8 @@ def _names(points: Sequence[PointHealth]) -> str:
 def _nothing_lost(diagnosis: Diagnosis) -> str:
     if any(finding.code is Code.OUT_OF_REACH for finding in diagnosis.findings):
         return "Whether anything is lost cannot be told now."
+    if any(finding.code is Code.UNREADABLE for finding in diagnosis.findings):
+        return "Which restore points are lost cannot be told."
     if any(point.problem for point in diagnosis.points):
         return "No disk is lost."
     return "Nothing is lost."

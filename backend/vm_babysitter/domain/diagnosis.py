@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from vm_babysitter.domain.chain import Chain, live_chain
 from vm_babysitter.domain.findings import Facts, Finding, Weight, find, restorable
+from vm_babysitter.domain.oddity import OddityKind
 
 
 class Health(StrEnum):
@@ -94,7 +95,8 @@ def _health(facts: Facts, points: Sequence[PointHealth], findings: Sequence[Find
     if facts.unread:
         return Health.UNKNOWN
     if not points:
-        return Health.NONE
+        lost = any(oddity.kind is OddityKind.UNREADABLE_CHAIN for oddity in facts.oddities)
+        return Health.LOST if lost else Health.NONE
     if not any(point.has_all_disks for point in points):
         return Health.UNKNOWN if any(p.out_of_reach for p in points) else Health.LOST
     if live is None or live.newest_intact is None:

@@ -220,6 +220,8 @@ def _of_leftovers(facts: Facts) -> Iterator[Finding]:
 def _of_oddity(oddity: Oddity) -> Finding:
     if oddity.kind is OddityKind.RENAMED_POINT:
         code, weight = Code.RENAMED, Weight.MENDED
+    elif oddity.kind is OddityKind.UNREADABLE_CHAIN:
+        code, weight = Code.UNREADABLE, Weight.LOSS
     else:
         code, weight = Code.ODD, Weight.NOTE
     seqs = () if oddity.seq is None else (oddity.seq,)

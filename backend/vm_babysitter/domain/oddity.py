@@ -15,6 +15,8 @@ class OddityKind(StrEnum):
     """A second folder of one chain."""
     OTHER_VMS_CHAIN = "other-vms-chain"
     """A chain of another VM among those of this one."""
+    UNREADABLE_CHAIN = "unreadable-chain"
+    """A chain of which no document can be read, so that not even its points are known."""
     OTHER_CHAINS_POINT = "other-chains-point"
     """A restore point of another chain among those of this one."""
     RENAMED_POINT = "renamed-point"

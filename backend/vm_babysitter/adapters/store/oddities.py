@@ -47,7 +47,12 @@ class _Teller:
             yield self._tell(OddityKind.OTHER_VMS_CHAIN, stranger, what, way_out)
         for chain in found.chains:
             yield from self._of_chain(chain)
-        yield from self.foreign(place.path, {place.path / n for n in layout.IN_VM}, found.others)
+        unreadable = {path for path in found.others if _has_manifests(path)}
+        for path in sorted(unreadable):
+            what = f"is a backup series of which nothing can be read; {_LEFT}"
+            yield self._tell(OddityKind.UNREADABLE_CHAIN, path, what, "")
+        known = {place.path / name for name in layout.IN_VM} | unreadable
+        yield from self.foreign(place.path, known, found.others)
 
     def _of_chain(self, place: ChainPlace) -> Iterator[Oddity]:
         path = place.path
@@ -111,6 +116,11 @@ class _Teller:
         place = _shown(str(path.relative_to(self._store)))
         name = "the backup folder" if path == self._store else repr(place)
         return Oddity(kind, place, f"{name} {what}", way_out, self._uuid, _shown(chain), seq)
+
+
+def _has_manifests(path: Path) -> bool:
+    manifests = path.glob(f"*/{layout.POINT_FILE}")
+    return any(layout.POINT_PATTERN.fullmatch(manifest.parent.name) for manifest in manifests)
 
 
 def _files(point: Point) -> Iterator[str]:
