@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.engine_world import EngineWorld
 from vm_babysitter.adapters.store import documents
-from vm_babysitter.domain.errors import Damaged, PointNotFound
+from vm_babysitter.domain.errors import Damaged, PointNotFound, UnsupportedFormat
 from vm_babysitter.domain.point import Point
 from vm_babysitter.engine.catalog import find_point
 
@@ -59,3 +59,17 @@ def test_there_is_no_point_of_a_number_that_never_was(world: EngineWorld) -> Non
     (chain,) = world.store.chains(world.vm.uuid)
     with pytest.raises(PointNotFound):
         find_point(world.store, world.name, f"{chain.directory}/3")
+
+
+def test_a_folder_of_another_vm_that_cannot_be_read_spares_what_a_uuid_names(
+    world: EngineWorld,
+) -> None:
+    other = world.path / "other-12345678"
+    other.mkdir()
+    (other / "vm.json").write_text('{"format": 9}')
+    found = find_point(world.open(), world.vm.uuid, "latest")
+    assert (found.vm.directory, found.point.seq) == (manifests(world)[0].parts[-4], 2)
+    with pytest.raises(UnsupportedFormat):  # the other VM may have this name by now
+        find_point(world.open(), world.name, "latest")
+    with pytest.raises(UnsupportedFormat):  # it may be that one
+        find_point(world.open(), world.vm.uuid.replace("5", "6"), "latest")

@@ -10,6 +10,7 @@ from vm_babysitter.domain.point import Point, PointDisk
 from vm_babysitter.ports import Store, StoredVm
 
 LATEST = "latest"
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
@@ -44,9 +45,16 @@ def point_name(chain: Chain, seq: int) -> str:
 def find_vm(store: Store, name: str) -> StoredVm:
     """Return a VM with backups by its UUID, its present name or one it had.
 
+    Where the folder of another VM cannot be read, only by its UUID: that one may be called so.
+
     Raises:
-        VmNotFound: none, or an old name that several VMs had.
+        VmNotFound: none.
+        InvalidInput: a name that several VMs have, or had.
+        UnsupportedFormat, StoreFailed.
     """
+    known = store.vm(name) if _UUID.fullmatch(name) else None
+    if known is not None:
+        return known
     vms = store.vms()
     for matches in (
         [vm for vm in vms if vm.uuid == name],

@@ -153,6 +153,9 @@ class Store(Protocol):
     def vms(self) -> tuple[StoredVm, ...]:
         """Return the VMs with backups here."""
 
+    def vm(self, uuid: str) -> StoredVm | None:
+        """Return one of them; what fails with the folders of others does not matter then."""
+
     def chains(self, vm_uuid: str) -> tuple[Chain, ...]:
         """Return the chains of a VM, the oldest first, after a look at every file's size."""
 

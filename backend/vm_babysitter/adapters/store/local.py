@@ -26,7 +26,7 @@ from vm_babysitter.adapters.store.lease import StoreLease
 from vm_babysitter.adapters.store.merged_index import MergedIndex
 from vm_babysitter.adapters.store.oddities import in_store, of_vm
 from vm_babysitter.adapters.store.owners import find_chain, find_vm, mend_chain, note_vm
-from vm_babysitter.adapters.store.places import chain_places, vm_place, vm_places
+from vm_babysitter.adapters.store.places import VmPlace, chain_places, vm_place, vm_places
 from vm_babysitter.adapters.store.points import put_back
 from vm_babysitter.adapters.store.reading import read_chain
 from vm_babysitter.adapters.store.removing import (
@@ -114,10 +114,12 @@ class LocalStore:
 
     def vms(self) -> tuple[StoredVm, ...]:
         """See the port."""
-        return tuple(
-            StoredVm(place.document.uuid, place.document.names, place.path.name)
-            for place in vm_places(self._path)
-        )
+        return tuple(map(_stored, vm_places(self._path)))
+
+    def vm(self, uuid: str) -> StoredVm | None:
+        """See the port."""
+        place = vm_place(self._path, uuid)
+        return None if place is None else _stored(place)
 
     def chains(self, vm_uuid: str) -> tuple[Chain, ...]:
         """See the port."""
@@ -316,6 +318,10 @@ class LocalStore:
         if vm is None:
             raise StoreFailed(str(self._path), f"the VM {vm_uuid} is no longer in it")
         return vm / directory
+
+
+def _stored(place: VmPlace) -> StoredVm:
+    return StoredVm(place.document.uuid, place.document.names, place.path.name)
 
 
 @as_failures
