@@ -154,16 +154,41 @@ def test_the_lock_is_not_made_behind_a_link(world: EngineWorld, tmp_path: Path) 
 # -- putting headers back ---------------------------------------------------------------------
 
 
-def test_no_header_is_written_through_a_link(tmp_path: Path) -> None:
-    path, outside = tmp_path / "vda.qcow2", tmp_path / "somebody's disk"
+@pytest.mark.parametrize("folder", [True, False])
+def test_no_header_is_written_through_a_link(tmp_path: Path, folder: bool) -> None:
+    point, elsewhere = tmp_path / "000000-full", tmp_path / "elsewhere"
+    path = point / "vda.qcow2"
+    point.mkdir()
     disk = image(path)
-    path.rename(outside)
+    moved = point if folder else path
+    moved.rename(elsewhere)
+    moved.symlink_to(elsewhere)
+    outside = path.resolve()
     wrong = bytes(CLUSTER) + outside.read_bytes()[CLUSTER:]
     outside.write_bytes(wrong)
-    path.symlink_to(outside)
     assert HEADERS.problem(path, disk)
     assert not HEADERS.mend(path, disk)
     assert outside.read_bytes() == wrong
+
+
+def test_no_header_is_written_where_the_folder_became_a_link_during_the_check(
+    tmp_path: Path,
+) -> None:
+    point, elsewhere = tmp_path / "000000-full", tmp_path / "elsewhere"
+    path = point / "vda.qcow2"
+    point.mkdir()
+    disk = image(path)
+    wrong = bytes(CLUSTER) + path.read_bytes()[CLUSTER:]
+    path.write_bytes(wrong)
+
+    def exchange(_amount: int) -> None:
+        if not elsewhere.exists():
+            point.rename(elsewhere)
+            point.symlink_to(elsewhere)
+
+    with pytest.raises(StoreFailed):
+        FileImageHeaders().mend(path, disk, exchange)
+    assert path.read_bytes() == wrong
 
 
 @pytest.mark.parametrize("link", [True, False])

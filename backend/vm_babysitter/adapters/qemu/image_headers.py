@@ -57,7 +57,7 @@ class FileImageHeaders:
 
     def mend(self, path: Path, disk: PointDisk, passed: Passed = lambda _: None) -> bool:
         """See the port."""
-        if path.is_symlink():
+        if path.is_symlink() or path.parent.is_symlink():
             return False
         with StoredFile(path) as file:
             identity = file.identity
@@ -109,11 +109,20 @@ def _possible(disk: PointDisk) -> Iterator[bytes]:
             yield header(disk.virtual_size, backing, kind, tables)
 
 
+def _open_itself(path: Path) -> int:
+    """Open a file to write into it, reached by no link, nor its folder by one."""
+    alone = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | alone)
+    try:
+        return os.open(path.name, os.O_WRONLY | alone, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
 def _put(path: Path, identity: tuple[int, int], content: bytes) -> None:
     """Write a header; if this is cut off, doing it again does not need what was there."""
     try:
-        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(path, flags)
+        descriptor = _open_itself(path)
         try:
             state = os.fstat(descriptor)
             if (state.st_dev, state.st_ino) != identity:
