@@ -8,6 +8,7 @@ import pytest
 from tests.support.engine_world import EngineWorld, exact, lived_in
 from tests.support.fakes.disk import FakeDisk
 from tests.support.fakes.images import FakeImageTool
+from tests.support.fakes.places import FakeScratchPlaces
 from tests.support.killing import each_kill
 from tests.unit.test_verify import file_of, flip, results, two_disks
 from vm_babysitter.adapters.qemu.own_images import FileImages
@@ -403,6 +404,22 @@ def test_a_damaged_file_beside_the_disks_is_made_good_by_the_next_backup(
     assert "domain.xml" in made.point.warnings[0]
     assert world.restored(world.chains()[0], 1) == bytes(world.disk.content)
     assert diagnose(world).diagnosis.health is Health.GOOD
+
+
+def test_a_backup_that_ends_during_the_look_is_not_called_interrupted(world: EngineWorld) -> None:
+    world.backup()
+    world.backup_killed_at("committed")
+
+    class Ending(FakeScratchPlaces):
+        def holder(self, nonce: str) -> str:
+            for mark in world.path.rglob("*.attempt.json"):
+                mark.unlink()
+            return super().holder(nonce)
+
+    sight = replace(world.tools().sight, places=Ending(world.hypervisor.files))
+    found = Diagnoser(sight, world.open()).diagnose(world.name).diagnosis
+    assert not {f.code for f in found.findings} & {Code.INTERRUPTED, Code.UNFINISHED}
+    assert [point.seq for point in found.points] == [0, 1]
 
 
 def test_an_interrupted_backup_whose_mark_is_damaged_is_no_lost_point(world: EngineWorld) -> None:

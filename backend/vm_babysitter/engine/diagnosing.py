@@ -161,6 +161,10 @@ class Diagnoser:
         if self._store is None:
             return Facts(name, uuid)
         chains = self._store.chains(uuid)
+        at_it = under_way(self._places, chains)
+        if any(attempt.nonce not in at_it for chain in chains for attempt in chain.attempts):
+            chains = self._store.chains(uuid)  # one that has just ended was not interrupted
+            at_it |= under_way(self._places, chains)
         links = tuple(
             link.found
             for chain in chains
@@ -173,7 +177,7 @@ class Diagnoser:
             mended,
             oddities=self._store.oddities(uuid),
             unlinked=links,
-            under_way=under_way(self._places, chains),
+            under_way=at_it,
         )
 
     def _around(self, facts: Facts, vm: Vm, states: Sequence[DiskState] = ()) -> Facts:
