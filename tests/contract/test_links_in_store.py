@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.contract.test_image_headers import HEADERS, image
+from tests.contract.test_removing import seqs
+from tests.contract.test_store_care import chain_folder, only
 from tests.support.engine_world import EngineWorld
 from vm_babysitter.adapters.qemu.image_headers import FileImageHeaders
 from vm_babysitter.adapters.qemu.qcow2_format import CLUSTER
 from vm_babysitter.adapters.store import documents
 from vm_babysitter.adapters.store.probe import LocalProbe
-from vm_babysitter.domain.chain import Chain, Removal
+from vm_babysitter.domain.chain import Removal
 from vm_babysitter.domain.errors import InvalidInput, StoreFailed
 
 
@@ -26,20 +28,6 @@ def world(tmp_path: Path) -> EngineWorld:
         world.disk.write(0, bytes([number + 1]) * 1000)
         world.backup()
     return world
-
-
-def chain_folder(world: EngineWorld) -> Path:
-    (path,) = world.path.glob("*/20*Z")
-    return path
-
-
-def only(world: EngineWorld) -> Chain:
-    (chain,) = world.chains()
-    return chain
-
-
-def seqs(world: EngineWorld) -> list[int]:
-    return [stored.point.seq for stored in only(world).points]
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.test_store_care import only
 from tests.support.engine_world import EngineWorld
 from tests.support.killing import each_kill
 from vm_babysitter.adapters.store import documents
-from vm_babysitter.domain.chain import Chain, Removal
+from vm_babysitter.domain.chain import Removal
 from vm_babysitter.domain.errors import InvalidInput
 
 
@@ -30,11 +31,6 @@ def world(tmp_path: Path) -> EngineWorld:
 def path_of(world: EngineWorld, point: str) -> Path:
     (path,) = world.path.glob(f"*/*/{point}")
     return path
-
-
-def only(world: EngineWorld) -> Chain:
-    (chain,) = world.chains()
-    return chain
 
 
 def seqs(world: EngineWorld) -> list[int]:
