@@ -1,5 +1,6 @@
 """Repairs of a VM in memory: what is planned is what is done, and it can be done again."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -404,6 +405,25 @@ def test_a_damaged_file_beside_the_disks_is_made_good_by_the_next_backup(
     assert "domain.xml" in made.point.warnings[0]
     assert world.restored(world.chains()[0], 1) == bytes(world.disk.content)
     assert diagnose(world).diagnosis.health is Health.GOOD
+
+
+def test_a_job_of_a_vm_that_only_this_libvirt_has_switched_off_is_left_alone(
+    world: EngineWorld,
+) -> None:
+    world.backup()
+    world.backup_killed_at("copy")
+    world.vm.state, job = PowerState.OFF, world.vm.job
+    world.vm.job = None
+    world.places.used_by = IN_SIGHT
+    files, store = set(world.hypervisor.files), sorted(world.path.rglob("*"))
+    told = f"this libvirt (fake:///system) has it switched off, but {IN_SIGHT}"
+    assert told in diagnose(world).diagnosis.facts.hindrance
+    for work in (lambda: repair(world), world.backup):
+        with pytest.raises(Busy, match=re.escape(told)):
+            work()
+    assert (world.hypervisor.files, sorted(world.path.rglob("*"))) == (files, store)
+    world.vm.state, world.vm.job = PowerState.RUNNING, job
+    exact(world, world.backup())
 
 
 def test_a_backup_that_ends_during_the_look_is_not_called_interrupted(world: EngineWorld) -> None:

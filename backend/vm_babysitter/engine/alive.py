@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from vm_babysitter.domain.bitmaps import attempts_seen
 from vm_babysitter.domain.chain import Attempt, Chain
 from vm_babysitter.domain.errors import Busy
-from vm_babysitter.domain.vm import DiskState
+from vm_babysitter.domain.vm import Access, DiskState, Vm, access_of
 from vm_babysitter.ports import ActiveJob, JobKind, ScratchPlaces, ThisHost
 
 
@@ -51,10 +51,32 @@ def out_of_sight(
     Another libvirt may have it, or it was undefined while it ran. A job of another run of the
     host is surely gone. Returns a sentence without a full stop, empty if nothing tells so.
     """
-    if attempt.boot_id and host.boot_id and attempt.boot_id != host.boot_id:
-        return ""
-    why = places.still_used(attempt)
+    why = _still_used(places, host, attempt)
     return f"this libvirt ({uri}) has no VM {name!r}, but {why}" if why else ""
+
+
+def check_really_off(
+    places: ScratchPlaces, host: ThisHost, uri: str, vm: Vm, chains: Sequence[Chain]
+) -> None:
+    """Make sure that a VM which is off does not run elsewhere, with the job of an attempt.
+
+    Another libvirt of this host may have it as well.
+
+    Raises:
+        Busy.
+    """
+    if access_of(vm.state) is not Access.OFF:
+        return
+    for attempt in (a for chain in chains for a in chain.attempts if a.socket):
+        why = _still_used(places, host, attempt)
+        if why:
+            reason = f"this libvirt ({uri}) has it switched off, but {why}"
+            raise Busy(f"VM {vm.name!r}", reason)
+
+
+def _still_used(places: ScratchPlaces, host: ThisHost, attempt: Attempt) -> str:
+    other_run = attempt.boot_id and host.boot_id and attempt.boot_id != host.boot_id
+    return "" if other_run else places.still_used(attempt)
 
 
 def unmarked(

@@ -8,14 +8,14 @@ from vm_babysitter.domain.bitmaps import tracking_damaged
 from vm_babysitter.domain.chain import Chain
 from vm_babysitter.domain.cost import estimate
 from vm_babysitter.domain.diagnosis import Diagnosis, diagnose
-from vm_babysitter.domain.errors import BabysitterError, VmNotFound
+from vm_babysitter.domain.errors import BabysitterError, Busy, VmNotFound
 from vm_babysitter.domain.findings import Facts
 from vm_babysitter.domain.point import Point
 from vm_babysitter.domain.presence import Since
 from vm_babysitter.domain.reread import DEFAULT_RUNS
 from vm_babysitter.domain.vm import DiskState, Vm
 from vm_babysitter.engine.after_crash import seen_now, since_last
-from vm_babysitter.engine.alive import is_ours, out_of_sight, under_way
+from vm_babysitter.engine.alive import check_really_off, is_ours, out_of_sight, under_way
 from vm_babysitter.engine.catalog import find_vm, point_name
 from vm_babysitter.engine.mending import as_relinked, unlinked
 from vm_babysitter.engine.planning import Planned, Planner, busy_with
@@ -186,6 +186,10 @@ class Diagnoser:
         of_backup = job is not None and job.kind is JobKind.BACKUP
         if job is not None and not is_ours(self._places, facts.chains, states, job):
             busy = busy_with(vm, job)  # as the next backup would find out
+            facts = replace(facts, hindrance=str(busy), transient=busy.transient)
+        try:
+            check_really_off(self._places, self._host, self._hypervisor.uri, vm, facts.chains)
+        except Busy as busy:
             facts = replace(facts, hindrance=str(busy), transient=busy.transient)
         return replace(
             facts,

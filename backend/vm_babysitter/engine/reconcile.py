@@ -21,7 +21,7 @@ from vm_babysitter.domain.vm import (
     eligible_disks,
     judge_disk,
 )
-from vm_babysitter.engine.alive import check_free, check_nobody, unmarked
+from vm_babysitter.engine.alive import check_free, check_nobody, check_really_off, unmarked
 from vm_babysitter.engine.tools import Tools
 from vm_babysitter.ports import JobKind, Store
 
@@ -34,6 +34,7 @@ class Reconciler:
         self._offline = tools.offline
         self._bitmaps = tools.bitmaps
         self._places = tools.places
+        self._host = tools.host
         self._clock = tools.clock
         self._observer = tools.observer
         self._store = store
@@ -45,11 +46,13 @@ class Reconciler:
         """Undo every unfinished attempt at a backup of this VM in this store.
 
         Raises:
-            Busy: a process is at one of them, which is in this store as a copy. Nothing is done.
+            Busy: a process is at one of them, which is in this store as a copy, or another libvirt
+                has its job. Nothing is done.
             BabysitterError.
         """
         chains = self._store.chains(vm.uuid)
         check_nobody(self._places, vm.name, chains)
+        check_really_off(self._places, self._host, self._hypervisor.uri, vm, chains)
         for chain in chains:
             for attempt in chain.attempts:
                 if not self.undo(vm, chain, attempt):
