@@ -50,6 +50,7 @@ from vm_babysitter.ports.store import (
     StoredVm,
     WrittenFile,
 )
+from vm_babysitter.ports.watching import OpenFeed, VmFeed
 
 __all__ = [
     "ActiveJob",
@@ -83,6 +84,7 @@ __all__ = [
     "OfflineBitmaps",
     "OfflineDisk",
     "OfflineDisks",
+    "OpenFeed",
     "OwnImages",
     "Passed",
     "PointDraft",
@@ -97,5 +99,6 @@ __all__ = [
     "StoreProbe",
     "StoredVm",
     "ThisHost",
+    "VmFeed",
     "WrittenFile",
 ]
