@@ -50,6 +50,7 @@ from vm_babysitter.ports.store import (
     StoredVm,
     WrittenFile,
 )
+from vm_babysitter.ports.surroundings import HostBusy, RunCommand
 from vm_babysitter.ports.watching import OpenFeed, VmFeed
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "Fingerprint",
     "FreezeGuard",
     "FreezeWatch",
+    "HostBusy",
     "Hypervisor",
     "ImageHeaders",
     "ImageInfo",
@@ -92,6 +94,7 @@ __all__ = [
     "RawWriter",
     "RestoreFiles",
     "RestorePlace",
+    "RunCommand",
     "ScratchPlaces",
     "SideContent",
     "SideFiles",
