@@ -105,6 +105,7 @@ def test_exit_codes_are_the_promised_ones() -> None:
 def test_each_error_ends_with_the_promised_code() -> None:
     other = {kind.code: int(kind.exit_code) for kind in ERRORS if kind.exit_code != Exit.FAILED}
     assert other == {
+        "invalid-cron": 2,
         "invalid-input": 2,
         "vm-not-found": 10,
         "point-not-found": 10,

@@ -10,6 +10,7 @@ from vm_babysitter.domain.errors.asked import (
     Busy,
     Cancelled,
     DaemonMissing,
+    InvalidCron,
     InvalidInput,
 )
 from vm_babysitter.domain.errors.base import (
@@ -69,6 +70,7 @@ __all__ = [
     "HypervisorUnreachable",
     "ImageRefused",
     "ImageUnreadable",
+    "InvalidCron",
     "InvalidInput",
     "NotConverted",
     "NotEnoughSpace",

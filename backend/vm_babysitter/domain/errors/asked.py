@@ -21,6 +21,13 @@ class InvalidInput(BabysitterError):
 
 
 @dataclass(eq=False)
+class InvalidCron(InvalidInput):
+    """A schedule is not a line of Unix cron; ``field`` names the part that is wrong."""
+
+    code: ClassVar[str] = "invalid-cron"
+
+
+@dataclass(eq=False)
 class Busy(BabysitterError):
     """Somebody else is working on the same thing."""
 
