@@ -51,6 +51,7 @@ from vm_babysitter.ports.store import (
     WrittenFile,
 )
 from vm_babysitter.ports.surroundings import HostBusy, RunCommand
+from vm_babysitter.ports.timer import ServedRuns, Timer
 from vm_babysitter.ports.watching import OpenFeed, VmFeed
 
 __all__ = [
@@ -96,12 +97,14 @@ __all__ = [
     "RestorePlace",
     "RunCommand",
     "ScratchPlaces",
+    "ServedRuns",
     "SideContent",
     "SideFiles",
     "Store",
     "StoreProbe",
     "StoredVm",
     "ThisHost",
+    "Timer",
     "VmFeed",
     "WrittenFile",
 ]
