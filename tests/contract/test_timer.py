@@ -276,3 +276,42 @@ def test_nothing_rings_after_the_end(real: ApsTimer) -> None:
     real.stop()
     real.stop()
     assert not rung.wait(2 * SHORT)
+
+
+def test_a_clock_set_back_unnoticed_rings_nothing_too_early() -> None:
+    clock, rung = SetClock(), threading.Event()
+    timer = ApsTimer(clock)  # looks at the clock in 15 seconds only
+    timer.start()
+    try:
+        moment = clock.now() + timedelta(seconds=SHORT)
+        timer.at("a", moment, rung.set)
+        clock.shift = -LONG
+        assert not rung.wait(3 * SHORT)
+        assert timer.alarms() == {"a": moment}
+    finally:
+        timer.stop()
+
+
+@pytest.mark.parametrize("change", ["none", "cancelled", "replaced"])
+def test_an_alarm_that_waits_for_a_long_call(real: ApsTimer, change: str) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    rung: list[str] = []
+
+    def call() -> None:
+        begun.set()
+        go_on.wait(PATIENCE)
+
+    real.start()
+    real.at("long", datetime.now(UTC), call)
+    assert begun.wait(PATIENCE)
+    real.at("a", datetime.now(UTC), lambda: rung.append("old"))
+    time.sleep(1.5)  # it is due, and late by more than APScheduler's second of grace
+    if change == "cancelled":
+        real.cancel("a")
+    if change == "replaced":
+        real.at("a", datetime.now(UTC), lambda: rung.append("new"))
+    last = threading.Event()
+    real.at("last", datetime.now(UTC) + timedelta(seconds=SHORT), last.set)
+    go_on.set()
+    assert last.wait(PATIENCE)
+    assert rung == {"none": ["old"], "cancelled": [], "replaced": ["new"]}[change]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +37,17 @@ class ThisHost:
     """For people."""
     boot_id: str
     """Another one after each start of the machine; empty where that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostZone:
+    """The time zone that the machine goes by, as ``adapters.host_zone`` finds it."""
+
+    zone: tzinfo
+    name: str
+    """For people: ``Europe/Berlin``, or ``UTC+02:00``; empty where a zone has none."""
+    note: str = ""
+    """What of it the user should know, in sentences."""
 
 
 class Clock(Protocol):
