@@ -1,0 +1,1 @@
+"""The settings: what there is to set, what is allowed, and the file they lie in."""

@@ -1,0 +1,1 @@
+"""The sections of the settings, one a module; ``config/settings.py`` names them."""
