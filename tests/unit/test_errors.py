@@ -107,9 +107,11 @@ def test_each_error_ends_with_the_promised_code() -> None:
     assert other == {
         "invalid-cron": 2,
         "invalid-input": 2,
+        "invalid-settings": 2,
         "vm-not-found": 10,
         "point-not-found": 10,
         "busy": 11,
+        "settings-changed": 11,
         "vm-in-use": 11,
         "unsupported-format": 12,
         "damaged": 12,

@@ -32,6 +32,11 @@ from vm_babysitter.domain.errors.images import (
     ProtocolViolation,
     TransferFailed,
 )
+from vm_babysitter.domain.errors.settings import (
+    InvalidSettings,
+    SettingsChanged,
+    SettingsFailed,
+)
 from vm_babysitter.domain.errors.store import (
     Damaged,
     PointDamaged,
@@ -72,6 +77,7 @@ __all__ = [
     "ImageUnreadable",
     "InvalidCron",
     "InvalidInput",
+    "InvalidSettings",
     "NotConverted",
     "NotEnoughSpace",
     "PointDamaged",
@@ -79,6 +85,8 @@ __all__ = [
     "ProgramMissing",
     "ProtocolViolation",
     "ScratchUnfit",
+    "SettingsChanged",
+    "SettingsFailed",
     "SpaceRunningOut",
     "StoreFailed",
     "StoreNotGiven",
