@@ -282,8 +282,10 @@ def test_a_key_that_is_odd_is_quoted_in_paths() -> None:
 
 @pytest.mark.parametrize("when", ["", "daily", "61 * * * *", "0 2 * *", 7, None, ["@daily"]])
 def test_times_that_cron_does_not_know(when: Any) -> None:
-    path, _ = only_error(of(schedules=[{"name": "x", "when": when}]))
-    assert path == "schedules[0].when"
+    (error,) = of(schedules=[{"name": "x", "when": when}]).errors
+    assert error.path == "schedules[0].when"
+    assert error.rule
+    assert error.hint
 
 
 def test_spaces_in_times_do_not_matter() -> None:

@@ -127,7 +127,7 @@ def test_no_value_in_any_place_breaks_the_check(raw: dict[str, Any], pick: int, 
     checked = check(swapped({"version": 1, **raw}, pick, junk), KNOWN)
     assert (checked.settings is None) == bool(checked.errors)
     for error in checked.errors:
-        assert error.rule.startswith("must ")
+        assert error.rule
         str(error).encode()
     if checked.settings is not None:
         assert isinstance(checked.settings, Settings)

@@ -32,7 +32,7 @@ class FieldError:
     value: str
     """As JSON has it, cut where it is long; empty where none is there."""
     rule: str
-    """What it must be, or must not: ``must be …``."""
+    """What it must be, must not be, or is: read after the value, without an end of sentence."""
     hint: str
     """The way out, in whole sentences."""
 

@@ -14,7 +14,7 @@ class Refusal:
     """Why a value is not taken."""
 
     rule: str
-    """What it must be, or must not: ``must be …``."""
+    """What it must be, must not be, or is: read after the value, without an end of sentence."""
     hint: str = ""
     """The way out, in whole sentences; empty for that of the key."""
     where: Where = ()
