@@ -275,6 +275,18 @@ def test_what_is_no_name(name: Any) -> None:
     assert path == "vms.ignored[0]"
 
 
+def test_a_name_is_wrong_where_it_is_in_the_list() -> None:
+    path, rule = only_error(of(vms={"seen": ["x", 7]}))
+    assert path == "vms.seen[1]"
+    assert "a name" in rule
+
+
+def test_values_are_cut_where_they_are_long() -> None:
+    (error,) = of(backup={"compress": "x" * 5000}).errors
+    assert len(error.value) == 80
+    assert error.value.endswith("…")
+
+
 def test_a_key_that_is_odd_is_quoted_in_paths() -> None:
     path, _ = only_error(of(per_vm={'a"b.c[0]': {"backup": {"longest": "x"}}}))
     assert path == 'per_vm["a\\"b.c[0]"].backup.longest'
@@ -376,6 +388,17 @@ def notes_of(known: Context | None, **sections: Any) -> dict[str, str]:
 
 def test_settings_that_are_as_they_should_be_have_no_notes() -> None:
     assert notes_of(KNOWN) == {}
+
+
+def test_of_all_vms_those_that_are_not_backed_up_are_no_surprise() -> None:
+    assert notes_of(KNOWN, vms={"ignored": ["router"]}) == {}
+
+
+def test_a_schedule_for_nobody_is_no_surprise_if_it_is_off_or_there_are_no_vms() -> None:
+    off = {"name": "off", "when": "@daily", "vms": ["g"], "enabled": False}
+    daily = {"name": "daily", "when": "@daily"}
+    assert notes_of(KNOWN, schedules=[daily, off], vms={"groups": {"g": []}}) == {}
+    assert notes_of(Context(()), schedules=[daily]) == {}
 
 
 def test_names_that_nobody_has_are_notes() -> None:

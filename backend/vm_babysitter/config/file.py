@@ -188,7 +188,7 @@ def _moved(old: Document, new: Document) -> Document:
     before, after = old.get("store"), new.get("store")
     if not isinstance(before, dict) or not isinstance(after, dict):
         return new
-    if before.get("path", "") == after.get("path", "") or not before.get("path"):
+    if before.get("path", "") == after.get("path", ""):
         return new
     stale = {key: "" for key in _MOVED if after.get(key) and after.get(key) == before.get(key)}
     return {**new, "store": {**after, **stale}} if stale else new

@@ -77,7 +77,7 @@ def _idle(settings: Settings, known: Context) -> Iterator[Note]:
     why_not = selected(settings, known.vms)
     for number, one in enumerate(settings.schedules):
         for vm in known.vms:
-            if one.vms and names_vm(settings, one.vms, vm) and why_not[vm.uuid] is not None:
+            if names_vm(settings, one.vms, vm) and why_not[vm.uuid] is not None:
                 reason = why_not[vm.uuid]
                 yield Note(
                     path_of(("schedules", number, "vms")),
