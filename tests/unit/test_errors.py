@@ -110,6 +110,7 @@ def test_each_error_ends_with_the_promised_code() -> None:
         "invalid-settings": 2,
         "vm-not-found": 10,
         "point-not-found": 10,
+        "job-not-found": 10,
         "busy": 11,
         "settings-changed": 11,
         "vm-in-use": 11,

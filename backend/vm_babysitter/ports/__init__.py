@@ -39,6 +39,7 @@ from vm_babysitter.ports.hypervisor import (
     JobKind,
     Moment,
 )
+from vm_babysitter.ports.journal import JobLogs, Journal, Publisher
 from vm_babysitter.ports.probe import DiskPlace, StoreProbe
 from vm_babysitter.ports.store import (
     BlockIndex,
@@ -84,6 +85,8 @@ __all__ = [
     "ImageWriter",
     "IndexWriter",
     "JobKind",
+    "JobLogs",
+    "Journal",
     "Moment",
     "Observer",
     "OfflineBitmaps",
@@ -94,6 +97,7 @@ __all__ = [
     "Passed",
     "PointDraft",
     "Priority",
+    "Publisher",
     "RawWriter",
     "RestoreFiles",
     "RestorePlace",

@@ -36,6 +36,11 @@ from vm_babysitter.domain.errors.settings import (
     InvalidSettings,
     SettingsChanged,
     SettingsFailed,
+from vm_babysitter.domain.errors.jobs import (
+    JobNotFound,
+    JobStalled,
+    JobTooLong,
+    JournalFailed,
 )
 from vm_babysitter.domain.errors.store import (
     Damaged,
@@ -78,6 +83,10 @@ __all__ = [
     "InvalidCron",
     "InvalidInput",
     "InvalidSettings",
+    "JobNotFound",
+    "JobStalled",
+    "JobTooLong",
+    "JournalFailed",
     "NotConverted",
     "NotEnoughSpace",
     "PointDamaged",

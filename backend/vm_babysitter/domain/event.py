@@ -1,0 +1,108 @@
+"""Events: what has happened, for whoever is to be told. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from vm_babysitter.domain.job import Job, JobRequest, JobState, Result
+from vm_babysitter.lib.units import format_duration
+
+
+class Severity(StrEnum):
+    """How much an event matters."""
+
+    NORMAL = "normal"
+    WARNING = "warning"
+    """Worth a look; nothing is lost, or it goes on by itself."""
+    ALERT = "alert"
+    """Somebody has to do something."""
+
+
+class EventKind(StrEnum):
+    """What happened to jobs and their journal. Other parts have kinds of their own."""
+
+    JOB_DONE = "job-done"
+    JOB_FAILED = "job-failed"
+    JOB_CANCELLED = "job-cancelled"
+    JOB_INTERRUPTED = "job-interrupted"
+    JOB_STALLED = "job-stalled"
+    JOB_RELEASED = "job-released"
+    """One that had been given up has ended after all."""
+    JOURNAL_FAILED = "journal-failed"
+    JOURNAL_BACK = "journal-back"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that has happened."""
+
+    at: datetime
+    kind: str
+    severity: Severity
+    subject: str
+    """A few words."""
+    text: str = ""
+    """Sentences, one per line."""
+    vm_uuid: str = ""
+    vm_name: str = ""
+    job_id: int = 0
+    """0: of no job."""
+    code: str = ""
+    """Of an error."""
+
+
+_KINDS = {
+    JobState.DONE: EventKind.JOB_DONE,
+    JobState.FAILED: EventKind.JOB_FAILED,
+    JobState.CANCELLED: EventKind.JOB_CANCELLED,
+    JobState.INTERRUPTED: EventKind.JOB_INTERRUPTED,
+}
+
+
+def job_event(kind: EventKind, severity: Severity, job: Job, at: datetime, text: str) -> Event:
+    """Return an event about a job; its kind tells the rest of the subject."""
+    request = job.request
+    what = kind.removeprefix("job-")
+    return Event(
+        at=at,
+        kind=kind,
+        severity=severity,
+        subject=f"{request.kind.capitalize()} of {request.vm_name} {what}",
+        text=text,
+        vm_uuid=request.vm_uuid,
+        vm_name=request.vm_name,
+        job_id=job.id,
+        code=job.code,
+    )
+
+
+def end_events(
+    job: Job, warnings: tuple[str, ...], again: JobRequest | None, now: datetime
+) -> tuple[Event, ...]:
+    """Return what is told about the end of a job.
+
+    Nothing where there was nothing to do, and nothing where the user cancelled what had not
+    begun. A failure is an alert once nothing is tried again by itself.
+    """
+    if job.result is Result.NOTHING or (job.state is JobState.CANCELLED and job.started is None):
+        return ()
+    lines = [job.summary, *warnings, job.hint, _next_try(again, now)]
+    text = "\n".join(line for line in lines if line)
+    return (job_event(_KINDS[job.state], _severity(job, again), job, now, text),)
+
+
+def _severity(job: Job, again: JobRequest | None) -> Severity:
+    if job.state is JobState.FAILED:
+        return Severity.WARNING if again is not None else Severity.ALERT
+    if job.state is JobState.INTERRUPTED or job.result is Result.WARNINGS:
+        return Severity.WARNING
+    return Severity.NORMAL
+
+
+def _next_try(again: JobRequest | None, now: datetime) -> str:
+    if again is None:
+        return ""
+    wait = (again.not_before or now) - now
+    if wait <= timedelta(0):
+        return "It is done again."
+    return f"It is tried again in {format_duration(wait.total_seconds())}."
