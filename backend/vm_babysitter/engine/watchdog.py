@@ -1,0 +1,62 @@
+"""Notices jobs that do not get on, take too long, or do not end when they are told to."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum, auto
+
+from vm_babysitter.domain.errors import BabysitterError, JobStalled, JobTooLong
+from vm_babysitter.domain.job import JobKind
+from vm_babysitter.lib.units import format_duration
+
+_ENDED_WHEN_STALLED = frozenset({JobKind.BACKUP, JobKind.VERIFY})
+"""Kinds that get on all the time, or hang; programs that others use may be silent for hours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a job may go on like that."""
+
+    warn: timedelta = timedelta(minutes=15)
+    """Without a step or a byte, until it is told of."""
+    end: timedelta = timedelta(hours=1)
+    """Without a step or a byte, until it is ended, if it is a backup or a verify."""
+    longest: timedelta = timedelta(0)
+    """Altogether; 0: as long as it likes."""
+    grace: timedelta = timedelta(minutes=5)
+    """To end once it was told to, until it is given up."""
+
+
+class Verdict(Enum):
+    """What is to be done about a job."""
+
+    FINE = auto()
+    WARN = auto()
+    GIVE_UP = auto()
+    """It does not end: go on without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What is seen of a job; times in seconds."""
+
+    kind: JobKind
+    age: float
+    """Since it began."""
+    quiet: float
+    """Since its last step or byte."""
+    told: float | None = None
+    """Since it was told to end; None: it was not."""
+    step: str = ""
+
+
+def judge(signs: Signs, patience: Patience) -> Verdict | BabysitterError:
+    """Return what to do about a job: let it be, or tell it to end with an error."""
+    if signs.told is not None:
+        late = signs.told >= patience.grace.total_seconds()
+        return Verdict.GIVE_UP if late else Verdict.FINE
+    longest = patience.longest.total_seconds()
+    if longest and signs.age >= longest:
+        return JobTooLong(format_duration(longest))
+    if signs.quiet >= patience.end.total_seconds() and signs.kind in _ENDED_WHEN_STALLED:
+        return JobStalled(format_duration(signs.quiet), signs.step or "beginning")
+    return Verdict.WARN if signs.quiet >= patience.warn.total_seconds() else Verdict.FINE
