@@ -5,7 +5,8 @@ import re
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 _STEP = 1024
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)(?:i?B)?", re.ASCII | re.IGNORECASE)
-_MINUTE, _HOUR = 60, 3600
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_IN_HOURS = 2 * _DAY
 
 
 def format_bytes(amount: float) -> str:
@@ -20,7 +21,7 @@ def format_bytes(amount: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a time span: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    """Return a time span: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``, ``3 days``."""
     if round(seconds, 1) < 10:  # noqa: PLR2004 - a tenth still says something
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -28,7 +29,9 @@ def format_duration(seconds: float) -> str:
         return f"{whole} s"
     if whole < _HOUR:
         return f"{whole // _MINUTE} min {whole % _MINUTE} s"
-    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+    if whole < _IN_HOURS:
+        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+    return f"{whole // _DAY} days"
 
 
 def parse_bytes(text: str) -> int:

@@ -32,15 +32,16 @@ from vm_babysitter.domain.errors.images import (
     ProtocolViolation,
     TransferFailed,
 )
-from vm_babysitter.domain.errors.settings import (
-    InvalidSettings,
-    SettingsChanged,
-    SettingsFailed,
 from vm_babysitter.domain.errors.jobs import (
     JobNotFound,
     JobStalled,
     JobTooLong,
     JournalFailed,
+)
+from vm_babysitter.domain.errors.settings import (
+    InvalidSettings,
+    SettingsChanged,
+    SettingsFailed,
 )
 from vm_babysitter.domain.errors.store import (
     Damaged,
