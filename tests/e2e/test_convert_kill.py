@@ -11,7 +11,7 @@ from tests.support.faulty import Fault
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.stage import soak
 from vm_babysitter.bootstrap import Standalone
-from vm_babysitter.cli.composition import Place
+from vm_babysitter.engine.app import Place
 from vm_babysitter.engine.cancel import Cancel
 
 

@@ -20,7 +20,7 @@ from tests.support.stopped import stopped_backup
 from tests.support.vm import MIB
 from tests.support.world import Silent, World, environment
 from vm_babysitter.bootstrap import Standalone
-from vm_babysitter.cli.composition import Place
+from vm_babysitter.engine.app import Place
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.ports import Hypervisor
 

@@ -17,7 +17,7 @@ from tests.support.qemu_img import named, run
 from tests.support.stage import soak
 from tests.support.world import World, listing, unchanged
 from vm_babysitter.bootstrap import Standalone
-from vm_babysitter.cli.composition import Place
+from vm_babysitter.engine.app import Place
 from vm_babysitter.engine.cancel import Cancel
 
 README = Path(__file__).parents[2] / "README.md"

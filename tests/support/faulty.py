@@ -25,7 +25,7 @@ from vm_babysitter import bootstrap
 from vm_babysitter.adapters.qemu.exports import NbdExports
 from vm_babysitter.adapters.qemu.nbd import Tuning
 from vm_babysitter.bootstrap import Standalone
-from vm_babysitter.cli.composition import App, Place
+from vm_babysitter.engine.app import App, Place
 from vm_babysitter.cli.main import run
 from vm_babysitter.domain.errors import StoreFailed
 from vm_babysitter.engine.cancel import Cancel

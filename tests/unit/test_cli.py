@@ -26,7 +26,7 @@ from tests.support.points import (
     tracked_disk,
 )
 from vm_babysitter.cli import render_plans, render_points, render_results
-from vm_babysitter.cli.composition import Effort, Place
+from vm_babysitter.engine.app import Effort, Place
 from vm_babysitter.cli.main import cli
 from vm_babysitter.cli.session import show
 from vm_babysitter.cli.suggest import Suggest

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.engine_world import EngineWorld
 from tests.support.fakes.app import FakeApp
-from vm_babysitter.cli.composition import Place
+from vm_babysitter.engine.app import Place
 from vm_babysitter.cli.suggest import Suggest
 from vm_babysitter.domain.errors import StoreTaken, VmNotFound
 

@@ -9,7 +9,7 @@ import click
 
 from vm_babysitter.cli import on_store, on_vms
 from vm_babysitter.cli.commands import Commands
-from vm_babysitter.cli.composition import DEFAULT_URI, Compose, Place
+from vm_babysitter.engine.app import DEFAULT_URI, Compose, Place
 from vm_babysitter.cli.options import FOLDER
 from vm_babysitter.cli.output import Once, have_streams
 from vm_babysitter.cli.session import Session

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from vm_babysitter.cli.composition import Effort
+from vm_babysitter.engine.app import Effort
 from vm_babysitter.cli.options import FOLDER, effort_options, json_option
 from vm_babysitter.cli.render_check import check_text
 from vm_babysitter.cli.render_points import points_data, points_text

@@ -3,7 +3,7 @@
 import click
 import msgspec
 
-from vm_babysitter.cli.composition import App, Effort
+from vm_babysitter.engine.app import App, Effort
 from vm_babysitter.cli.options import effort_options, json_option, track_snapshots_option
 from vm_babysitter.cli.output import say
 from vm_babysitter.cli.render_health import (

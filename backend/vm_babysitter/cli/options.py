@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from vm_babysitter.cli.composition import Effort
+from vm_babysitter.engine.app import Effort
 from vm_babysitter.lib.units import parse_bytes
 
 _LEAST = 64 << 10

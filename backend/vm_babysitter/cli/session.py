@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from vm_babysitter.cli.composition import App, Compose, Place
+from vm_babysitter.engine.app import App, Compose, Place
 from vm_babysitter.cli.output import complain, say, say_json
 from vm_babysitter.cli.progress import TerminalObserver
 from vm_babysitter.cli.stopping import stoppable

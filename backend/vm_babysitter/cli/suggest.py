@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vm_babysitter.cli.composition import DEFAULT_URI, Place
+from vm_babysitter.engine.app import DEFAULT_URI, Place
 
 PROGRAM = "vm-babysitter"
 _NAMED = re.compile(f"`{PROGRAM} (?:--standalone )?")

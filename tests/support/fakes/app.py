@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from tests.support.engine_world import EngineWorld
 from tests.support.points import MIB
-from vm_babysitter.cli.composition import Effort, Place
+from vm_babysitter.engine.app import Effort, Place
 from vm_babysitter.cli.main import cli
 from vm_babysitter.domain.errors import BabysitterError
 from vm_babysitter.domain.lease import Lease

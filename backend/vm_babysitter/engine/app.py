@@ -1,4 +1,4 @@
-"""What the command line needs of the composition root."""
+"""The engine put together: what the command line and the daemon need of the composition root."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
