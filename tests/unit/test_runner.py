@@ -499,13 +499,16 @@ def test_jobs_that_come_back_with_a_journal_are_run(bench: Bench) -> None:
     bench.works.wait_for("a")
 
 
-def test_a_runner_at_rest_does_nothing() -> None:
-    """No wake-ups by the second: machines at rest are to stay so."""
+@pytest.mark.parametrize("busy", [False, True])
+def test_gates_that_are_shut_are_not_asked_all_the_time(busy: bool) -> None:
+    """Not by the second, whether another job runs and makes steps or not."""
     bench = Bench()
-    turns = []
+    asked = []
 
-    def gate(_wanted: JobRequest) -> str:
-        turns.append(1)
+    def gate(wanted: JobRequest) -> str:
+        if wanted.vm_name == "b":
+            return ""
+        asked.append(1)
         return "something"
 
     bench.runner = Runner(
@@ -513,12 +516,18 @@ def test_a_runner_at_rest_does_nothing() -> None:
     )
     bench.runner.start()
     bench.runner.submit(request("a"))
-    eventually(lambda: turns)
+    if busy:
+        bench.runner.submit(request("b"))
+        bench.works.wait_for("b")
+    eventually(lambda: asked)
     time.sleep(0.1)
-    seen = len(turns)
-    assert seen <= 2
-    time.sleep(1.5)
-    assert len(turns) == seen
+    seen = len(asked)
+    assert seen <= 3
+    for step in range(15):
+        time.sleep(0.1)
+        if busy:
+            bench.works.running["b"].observer.step(f"{step}")
+    assert len(asked) == seen
     bench.runner.stop()
 
 

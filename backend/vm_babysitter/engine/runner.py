@@ -28,7 +28,8 @@ _SHOW_SECONDS = 1.0
 """How often whoever watches is told of bytes that are through."""
 _GATE_SECONDS = 15.0
 """How often gates that are shut are looked at again, if nothing tells that one has opened."""
-_LONGEST_NAP = 600.0
+_LONGEST_PAUSE = 60.0
+"""How often the clock is looked at, which may have been set."""
 _log = logging.getLogger(__name__)
 
 
@@ -62,6 +63,9 @@ class Runner:
         """Jobs that were cancelled between their beginning and that of their thread."""
         self._stopping = False
         self._reload = False
+        self._look = True
+        """Whether somebody wants to have it looked whether a job can begin."""
+        self._next_look = 0.0
         self._bell = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="runner", daemon=True)
 
@@ -116,6 +120,7 @@ class Runner:
 
     def wake(self) -> None:
         """Look at once whether a job can begin: a gate may have opened, time has passed."""
+        self._look = True
         self._bell.set()
 
     def reload(self) -> None:
@@ -153,7 +158,7 @@ class Runner:
                 nap = self._nap()
             except Exception:  # noqa: BLE001 - all other jobs depend on this thread
                 _log.exception("The runner goes on after an error that nobody thought of.")
-                nap = _SHOW_SECONDS
+                self._look, nap = True, _SHOW_SECONDS
             self._bell.wait(nap)
             self._bell.clear()
 
@@ -166,24 +171,32 @@ class Runner:
         for one in active:
             self._show(one)
             self._judge(one)
+        if self._look or time.monotonic() >= self._next_look:
+            self._look = False
+            self._begin()
+            self._next_look = time.monotonic() + self._pause()
+
+    def _begin(self) -> None:
         while not self._stopping:
             job = self._queue.begin(self.limits, self._ask)
             if job is None:
                 return
             self._launch(job)
 
-    def _nap(self) -> float:
-        """Return for how long nothing is going to happen that does not ring."""
-        if self._active:
-            return _SHOW_SECONDS
-        naps = [_LONGEST_NAP]
+    def _pause(self) -> float:
+        """Return for how many seconds no job is going to begin, if nobody rings."""
+        pauses = [_LONGEST_PAUSE]
+        now = self._clock.now()
         for job in self._queue.queued():
             due = job.request.not_before
-            if due is not None and due > self._clock.now():
-                naps.append((due - self._clock.now()).total_seconds())
-            else:
-                naps.append(_GATE_SECONDS)
-        return max(0.01, min(naps))
+            later = due is not None and due > now
+            pauses.append((due - now).total_seconds() if due and later else _GATE_SECONDS)
+        return min(pauses)
+
+    def _nap(self) -> float:
+        """Return for how many seconds nothing is going to happen that does not ring."""
+        pause = max(0.01, self._next_look - time.monotonic())
+        return min(pause, _SHOW_SECONDS) if self._active else pause
 
     def _ask(self, request: JobRequest) -> str:
         reason = self._gates.ask(request)
@@ -217,7 +230,7 @@ class Runner:
         self._tell(job_event(EventKind.JOB_STALLED, Severity.WARNING, job, self._clock.now(), text))
 
     def _launch(self, job: Job) -> None:
-        active = ActiveJob(job, self.wake)
+        active = ActiveJob(job, self._bell.set)
         active.thread = threading.Thread(
             target=self._run, args=(active,), name=f"job-{job.id}", daemon=True
         )
