@@ -30,8 +30,8 @@ from vm_babysitter.adapters.store.local import LocalStore, open_store
 from vm_babysitter.adapters.store.probe import LocalProbe
 from vm_babysitter.adapters.this_host import this_host
 from vm_babysitter.adapters.workspace import Workspace
-from vm_babysitter.engine.app import FULL_SPEED, Effort, Place
 from vm_babysitter.domain.errors import BabysitterError, HypervisorMissing, StoreNotGiven
+from vm_babysitter.engine.app import FULL_SPEED, Effort, Place
 from vm_babysitter.engine.backup import Backup
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.check_store import CheckStore, disk_places

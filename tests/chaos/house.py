@@ -21,10 +21,10 @@ from tests.support.faulty import Fault
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.vm import DiskSpec
 from tests.support.world import Silent, environment
-from vm_babysitter.engine.app import Place
 from vm_babysitter.domain.chain import Chain
 from vm_babysitter.domain.errors import BabysitterError
 from vm_babysitter.domain.point import Point, checkpoint_prefix
+from vm_babysitter.engine.app import Place
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.ports import Observer, StoredVm, ThisHost
 

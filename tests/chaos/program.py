@@ -9,8 +9,8 @@ from pathlib import Path
 from tests.support.faulty import Fault, Faults, Watched
 from vm_babysitter.adapters.clock import SystemClock
 from vm_babysitter.bootstrap import Standalone
-from vm_babysitter.engine.app import App, Place
 from vm_babysitter.cli.main import run
+from vm_babysitter.engine.app import App, Place
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.ports import Observer
 

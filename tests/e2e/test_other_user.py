@@ -10,8 +10,8 @@ from tests.e2e.test_trust import Silent
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.vm import MIB, TestVm, run_qemu_img, vms_on
 from vm_babysitter.bootstrap import Standalone
-from vm_babysitter.engine.app import Place
 from vm_babysitter.domain.point import Method
+from vm_babysitter.engine.app import Place
 from vm_babysitter.engine.cancel import Cancel
 
 

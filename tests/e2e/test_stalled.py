@@ -13,8 +13,8 @@ import pytest
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.vm import MIB, DiskSpec, VmFactory
 from vm_babysitter.bootstrap import Standalone
-from vm_babysitter.engine.app import Place
 from vm_babysitter.domain.errors import Cancelled
+from vm_babysitter.engine.app import Place
 from vm_babysitter.engine.cancel import Cancel
 
 

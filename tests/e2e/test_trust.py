@@ -11,9 +11,9 @@ from tests.support.libvirt_host import LibvirtRefused
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.vm import MIB, DiskSpec, TestVm, VmFactory, run_qemu_img
 from vm_babysitter.bootstrap import Standalone
-from vm_babysitter.engine.app import Place
 from vm_babysitter.domain.point import Method, Point
 from vm_babysitter.domain.reread import DEFAULT_RUNS
+from vm_babysitter.engine.app import Place
 from vm_babysitter.engine.cancel import Cancel
 
 KIB = 1024

@@ -23,8 +23,8 @@ from tests.support.vm import copy_content
 from tests.support.world import environment
 from vm_babysitter.adapters.freeze_guard import WatchdogGuard
 from vm_babysitter.bootstrap import Standalone
-from vm_babysitter.engine.app import Place
 from vm_babysitter.domain.errors import HypervisorUnreachable
+from vm_babysitter.engine.app import Place
 from vm_babysitter.engine.backup import BackedUp
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.quiesce import Quiesced, quiesced

@@ -25,9 +25,9 @@ from vm_babysitter import bootstrap
 from vm_babysitter.adapters.qemu.exports import NbdExports
 from vm_babysitter.adapters.qemu.nbd import Tuning
 from vm_babysitter.bootstrap import Standalone
-from vm_babysitter.engine.app import App, Place
 from vm_babysitter.cli.main import run
 from vm_babysitter.domain.errors import StoreFailed
+from vm_babysitter.engine.app import App, Place
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.ports import Observer, ThisHost
 

@@ -19,9 +19,9 @@ from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.qemu_img import named, run
 from tests.support.vm import MIB, DiskSpec, TestVm
 from vm_babysitter.bootstrap import Standalone
-from vm_babysitter.engine.app import Place
 from vm_babysitter.domain.chain import Chain
 from vm_babysitter.domain.point import Point
+from vm_babysitter.engine.app import Place
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.catalog import point_name
 from vm_babysitter.engine.diagnosing import Diagnosed

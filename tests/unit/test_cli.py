@@ -26,7 +26,6 @@ from tests.support.points import (
     tracked_disk,
 )
 from vm_babysitter.cli import render_plans, render_points, render_results
-from vm_babysitter.engine.app import Effort, Place
 from vm_babysitter.cli.main import cli
 from vm_babysitter.cli.session import show
 from vm_babysitter.cli.suggest import Suggest
@@ -50,6 +49,7 @@ from vm_babysitter.domain.errors import (
 )
 from vm_babysitter.domain.findings import Facts
 from vm_babysitter.domain.vm import DiskKind, PowerState, Vm
+from vm_babysitter.engine.app import Effort, Place
 from vm_babysitter.engine.backup import BackedUp
 from vm_babysitter.engine.diagnosing import Diagnosed
 from vm_babysitter.engine.planning import Planned

@@ -8,9 +8,9 @@ import pytest
 
 from tests.support.engine_world import EngineWorld
 from tests.support.fakes.app import FakeApp
-from vm_babysitter.engine.app import Place
 from vm_babysitter.cli.suggest import Suggest
 from vm_babysitter.domain.errors import StoreTaken, VmNotFound
+from vm_babysitter.engine.app import Place
 
 NAMES = ["Windows 11", "-rf", "--", "--json", "it's $(x)", 'a "b" `c` \\', "ü 猫", "*", "~"]
 PLACES = [

@@ -9,11 +9,11 @@ import click
 
 from vm_babysitter.cli import on_store, on_vms
 from vm_babysitter.cli.commands import Commands
-from vm_babysitter.engine.app import DEFAULT_URI, Compose, Place
 from vm_babysitter.cli.options import FOLDER
 from vm_babysitter.cli.output import Once, have_streams
 from vm_babysitter.cli.session import Session
 from vm_babysitter.cli.suggest import PROGRAM
+from vm_babysitter.engine.app import DEFAULT_URI, Compose, Place
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

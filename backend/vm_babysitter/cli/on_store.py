@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from vm_babysitter.engine.app import Effort
 from vm_babysitter.cli.options import FOLDER, effort_options, json_option
 from vm_babysitter.cli.render_check import check_text
 from vm_babysitter.cli.render_points import points_data, points_text
@@ -13,6 +12,7 @@ from vm_babysitter.cli.render_results import restore_data, restore_text, verify_
 from vm_babysitter.cli.session import Session, show
 from vm_babysitter.domain.errors import Exit, PointNotFound
 from vm_babysitter.domain.store_check import Verdict
+from vm_babysitter.engine.app import Effort
 from vm_babysitter.engine.catalog import LATEST, find_vm
 from vm_babysitter.engine.restore import FORMATS
 from vm_babysitter.engine.verify import Verified

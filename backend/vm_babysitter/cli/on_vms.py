@@ -3,7 +3,6 @@
 import click
 import msgspec
 
-from vm_babysitter.engine.app import App, Effort
 from vm_babysitter.cli.options import effort_options, json_option, track_snapshots_option
 from vm_babysitter.cli.output import say
 from vm_babysitter.cli.render_health import (
@@ -21,6 +20,7 @@ from vm_babysitter.cli.session import Session, show
 from vm_babysitter.domain.errors import BabysitterError, Exit, VmNotFound
 from vm_babysitter.domain.repair_plan import RepairPolicy, plan_repair
 from vm_babysitter.domain.reread import DEFAULT_RUNS
+from vm_babysitter.engine.app import App, Effort
 from vm_babysitter.engine.diagnosing import Diagnosed, Wishes
 
 

@@ -7,12 +7,12 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from vm_babysitter.engine.app import App, Compose, Place
 from vm_babysitter.cli.output import complain, say, say_json
 from vm_babysitter.cli.progress import TerminalObserver
 from vm_babysitter.cli.stopping import stoppable
 from vm_babysitter.cli.suggest import Suggest
 from vm_babysitter.domain.errors import BabysitterError, DaemonMissing, SystemFailed
+from vm_babysitter.engine.app import App, Compose, Place
 from vm_babysitter.engine.cancel import Cancel
 
 

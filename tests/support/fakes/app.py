@@ -11,11 +11,11 @@ from click.testing import CliRunner, Result
 
 from tests.support.engine_world import EngineWorld
 from tests.support.points import MIB
-from vm_babysitter.engine.app import Effort, Place
 from vm_babysitter.cli.main import cli
 from vm_babysitter.domain.errors import BabysitterError
 from vm_babysitter.domain.lease import Lease
 from vm_babysitter.domain.store_check import Place as FoundPlace
+from vm_babysitter.engine.app import Effort, Place
 from vm_babysitter.engine.backup import Backup
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.check_store import CheckStore, disk_places

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from vm_babysitter.adapters.file_system import file_system_type
 from vm_babysitter.adapters.sqlite import schema
+from vm_babysitter.adapters.store.place import filesystem_type
 from vm_babysitter.domain.errors import JournalFailed, UnsupportedFormat
 from vm_babysitter.ports import Clock
 
@@ -144,7 +144,7 @@ class Database:
         return connection
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
-        shared = file_system_type(self.path.parent) in _WAL_ALLOWED
+        shared = filesystem_type(self.path.parent) in _WAL_ALLOWED
         if not shared:
             # Also for what another file system has left: without memory that is shared.
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
