@@ -26,8 +26,9 @@ from vm_babysitter.adapters.qemu.qcow2_writer import Qcow2Writer, digest_file
 from vm_babysitter.adapters.restore_place import EmptyDirectory
 from vm_babysitter.adapters.side_files import LocalSideFiles
 from vm_babysitter.adapters.store.draft import NewImage
-from vm_babysitter.adapters.store.local import LocalStore, open_store
+from vm_babysitter.adapters.store.local import Hold, LocalStore, open_store
 from vm_babysitter.adapters.store.probe import LocalProbe
+from vm_babysitter.adapters.store.store_lock import hold_alone
 from vm_babysitter.adapters.this_host import this_host
 from vm_babysitter.adapters.workspace import Workspace
 from vm_babysitter.domain.errors import BabysitterError, HypervisorMissing, StoreNotGiven
@@ -53,7 +54,11 @@ RUNTIME = Path("/run/vm-babysitter")
 class Standalone:
     """The engine without a daemon, put together for one command."""
 
-    def __init__(self, place: Place, observer: Observer, cancel: Cancel) -> None:
+    def __init__(
+        self, place: Place, observer: Observer, cancel: Cancel, hold: Hold = hold_alone
+    ) -> None:
+        """``hold`` locks the backup folder for what writes to it."""
+        self._hold = hold
         self._place = place
         self._runtime = place.runtime or RUNTIME
         self._observer = observer
@@ -80,6 +85,7 @@ class Standalone:
             create=create,
             allow_ram=self._place.allow_ram_store,
             host=self._host,
+            hold=self._hold,
         )
 
     @contextmanager

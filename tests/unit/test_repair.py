@@ -647,3 +647,17 @@ def test_a_removal_that_was_interrupted_is_told_and_finished(lossy: EngineWorld)
     assert seqs(lossy) == [0, 1, 3]
     made = lossy.backup()
     assert lossy.restored(lossy.chains()[0], made.point.seq) == bytes(lossy.disk.content)
+
+
+def test_a_glance_finds_what_the_folder_and_libvirt_tell_and_opens_no_image(
+    world: EngineWorld,
+) -> None:
+    world.backup_killed_at("copy")
+    world.hypervisor.fail["disk_states"] = HypervisorError("Asking", 1, "it is asked")
+    world.hypervisor.fail["vm"] = HypervisorError("Asking", 1, "it is asked")
+    diagnoser = Diagnoser(world.tools().sight, world.open())
+    found = diagnoser.diagnose(world.name, planned=False).diagnosis
+    assert Code.INTERRUPTED in {finding.code for finding in found.findings}
+    assert found.facts.next is None
+    (same,) = diagnoser.all(planned=False)
+    assert same.diagnosis == found

@@ -62,13 +62,16 @@ class Diagnoser:
         self._planner = Planner(sight, store)
         self._store = store
 
-    def all(self) -> Iterator[Diagnosed]:
-        """Diagnose each VM, those that libvirt has first. What fails with one spares the others."""
+    def all(self, *, planned: bool = True) -> Iterator[Diagnosed]:
+        """Diagnose each VM, those that libvirt has first. What fails with one spares the others.
+
+        ``planned`` is whether their next backups are planned, see ``diagnose``.
+        """
         known = self._hypervisor.outlines()
         told = False
         for vm in known:
             try:
-                yield self._look(vm, NO_WISHES)
+                yield self._look(vm, NO_WISHES, planned=planned)
             except BabysitterError as error:
                 found = self._failed(vm.uuid, vm.name, vm, error)
                 told = told or bool(found.diagnosis.facts.unread)
@@ -88,8 +91,11 @@ class Diagnoser:
             except BabysitterError as error:
                 yield self._failed(stored.uuid, stored.names[-1], None, error)
 
-    def diagnose(self, name: str, wishes: Wishes = NO_WISHES) -> Diagnosed:
+    def diagnose(self, name: str, wishes: Wishes = NO_WISHES, *, planned: bool = True) -> Diagnosed:
         """Diagnose one VM by name or UUID.
+
+        Without its next backup being ``planned`` no image of the VM is opened, no index is read,
+        and QEMU is not asked: what only that would show is not found.
 
         Raises:
             VmNotFound: neither libvirt nor the backup folder has it.
@@ -101,7 +107,7 @@ class Diagnoser:
             if self._store is None:
                 raise
             return self._gone(find_vm(self._store, name))
-        return self._look(outline, wishes)
+        return self._look(outline, wishes, planned=planned)
 
     def _gone(self, stored: StoredVm) -> Diagnosed:
         name = stored.names[-1]
@@ -126,16 +132,18 @@ class Diagnoser:
         facts = replace(facts, vm=vm, hindrance=hindrance, transient=error.transient)
         return Diagnosed(diagnose(facts), vm, error=error)
 
-    def _look(self, vm: Vm, wishes: Wishes) -> Diagnosed:
+    def _look(self, vm: Vm, wishes: Wishes, *, planned: bool) -> Diagnosed:
         facts = self._stored(vm.uuid, vm.name)
         current = None if wishes.force_full else self._planner.unchanged(vm.uuid)
         if current is not None:
             name = point_name(current[0], current[1].seq)
             found = diagnose(replace(self._around(facts, vm), current=name))
             return Diagnosed(found, vm, current=current)
+        if not planned:
+            return Diagnosed(diagnose(self._around(facts, vm)), vm)
         try:
             vm = self._hypervisor.vm(vm.uuid)
-            planned = self._planner.plan(
+            plan = self._planner.plan(
                 vm,
                 force_full=wishes.force_full,
                 track_snapshots=wishes.track_snapshots,
@@ -146,15 +154,15 @@ class Diagnoser:
                 self._around(facts, vm), hindrance=str(error), transient=error.transient
             )
             return Diagnosed(diagnose(facts), vm, error=error)
-        states = tuple(planned.states.values())
+        states = tuple(plan.states.values())
         facts = replace(
             self._around(facts, vm, states),
-            chains=_with(facts.chains, planned.chain),
+            chains=_with(facts.chains, plan.chain),
             states=states,
-            next=planned.plan,
-            cost=estimate(planned.plan, planned.disks, planned.states, planned.chain, DEFAULT_RUNS),
+            next=plan.plan,
+            cost=estimate(plan.plan, plan.disks, plan.states, plan.chain, DEFAULT_RUNS),
         )
-        return Diagnosed(diagnose(facts), vm, planned)
+        return Diagnosed(diagnose(facts), vm, plan)
 
     def _stored(self, uuid: str, name: str) -> Facts:
         """Return what the backup folder tells, its chains as they are once they are mended."""

@@ -1,9 +1,7 @@
 """The backup folder on a local (or mounted) file system: ``ports.Store``."""
 
-import fcntl
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -35,11 +33,12 @@ from vm_babysitter.adapters.store.removing import (
     remove_points,
 )
 from vm_babysitter.adapters.store.seen import read_seen, write_seen
+from vm_babysitter.adapters.store.store_lock import hold_alone
 from vm_babysitter.adapters.store.sweeping import remove_attempt, remove_empty_chain
 from vm_babysitter.adapters.this_host import this_host
 from vm_babysitter.domain.chain import Attempt, Chain, ChainState
 from vm_babysitter.domain.damage import DamageNote
-from vm_babysitter.domain.errors import Busy, Damaged, PointDamaged, StoreFailed
+from vm_babysitter.domain.errors import Damaged, PointDamaged, StoreFailed
 from vm_babysitter.domain.oddity import Oddity
 from vm_babysitter.domain.offline import Current
 from vm_babysitter.domain.point import Point, PointDisk
@@ -51,6 +50,8 @@ from vm_babysitter.ports import BlockIndex, Clock, FileCheck, Passed, StoredVm, 
 
 DigestImage = Callable[[Path, Passed], str]
 """Computes the digest of a disk image."""
+Hold = Callable[[Path], AbstractContextManager[None]]
+"""Holds the lock of a folder. Raises Busy, StoreFailed."""
 _READ_SIZE = 1 << 20
 _LOST_MARK = (
     "The backups are untouched. Move this one file away: reading them needs none, and the next "
@@ -68,11 +69,13 @@ class LocalStore:
         new_image: NewImage,
         digest_image: DigestImage,
         lease: StoreLease | None = None,
+        hold: Hold = hold_alone,
     ) -> None:
         """Use ``open_store``, which checks the place first.
 
         ``lease``: that of the folder, as the host that we run on sees it if not given.
         """
+        self._hold = hold
         self._path = path
         self.id = store_id
         self._new_image = new_image
@@ -90,23 +93,9 @@ class LocalStore:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """See the port."""
-        path = self._path / layout.LOCK_FILE
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = failing(path, lambda: os.open(path, flags, 0o600))
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise Busy(
-                    f"The backup folder {str(self._path)!r}", "another process is writing to it"
-                ) from error
-            except OSError as error:
-                reason = f"it cannot be locked ({error.strerror})"
-                raise StoreFailed(str(path), reason) from error
+        with self._hold(self._path):
             self._lease.claim()
             yield
-        finally:
-            os.close(descriptor)
 
     def room(self) -> Room:
         """See the port."""
@@ -334,11 +323,12 @@ def open_store(  # noqa: PLR0913
     create: bool,
     allow_ram: bool = False,
     host: ThisHost | None = None,
+    hold: Hold = hold_alone,
 ) -> LocalStore:
     """Open the backup folder at ``path``; ``create`` makes an empty folder one.
 
     Without ``create`` it is only read, which may be from a read-only file system, and whichever
-    host has the lease. ``host`` is the one that we run on, if not given.
+    host has the lease. ``host`` is the one that we run on, if not given. ``hold`` locks the folder.
 
     Raises:
         StoreRefused, StoreFailed, Damaged, UnsupportedFormat: nothing was changed.
@@ -349,14 +339,14 @@ def open_store(  # noqa: PLR0913
     if not mark.exists():
         if not create:
             place.check_holds_backups(path)
-            return LocalStore(path, "", new_image, digest_image, lease)
+            return LocalStore(path, "", new_image, digest_image, lease, hold)
         place.check_new_place(path)
         documents.write(mark, "store", StoreDocument(clock.new_id(), clock.now()))
     try:
         document = documents.read(mark, "store", StoreDocument)
     except Damaged as error:
         raise Damaged(error.path, error.reason, _LOST_MARK) from error
-    return LocalStore(path, document.id, new_image, digest_image, lease)
+    return LocalStore(path, document.id, new_image, digest_image, lease, hold)
 
 
 def digest_plain(path: Path) -> str:
