@@ -124,7 +124,13 @@ class EngineWorld:
         pace = Pace(None, self.cancel)
         return ReadTools(images, fingerprint, self.observer, self.cancel, pace)
 
-    def backup(self, *, force_full: bool = False, track_snapshots: bool = False) -> BackedUp:
+    def backup(
+        self,
+        *,
+        force_full: bool = False,
+        track_snapshots: bool = False,
+        longest: float | None = None,
+    ) -> BackedUp:
         """Back the VM up a second later."""
         self.clock.advance(1)
         work = Backup(self.tools(), self._mortal(self.store))
@@ -133,6 +139,7 @@ class EngineWorld:
             force_full=force_full,
             reread_runs=self.reread_runs,
             track_snapshots=track_snapshots,
+            longest=longest,
         )
 
     def backup_killed_at(self, step: str, *, force_full: bool = False) -> None:

@@ -1,6 +1,7 @@
 """A whole backup, with a VM in memory and a real backup folder."""
 
 import re
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from vm_babysitter.domain.agent import AgentAnswer
 from vm_babysitter.domain.chain import ChainState
 from vm_babysitter.domain.errors import (
     Busy,
+    JobTooLong,
     NotEnoughSpace,
     ScratchUnfit,
     StoreFailed,
@@ -514,3 +516,17 @@ def test_an_increment_is_tried_with_little_space_but_not_without(grown: EngineWo
     assert grown.leftovers() == []
     store.free = BLOCK
     exact(grown, grown.backup())
+
+
+def test_an_increment_that_takes_too_long_is_undone_and_a_full_is_not(world: EngineWorld) -> None:
+    slow = world.observer.at
+    slow["copy"] = lambda: time.sleep(0.2)
+    world.backup(longest=0.05)  # a first one of a large VM would never be completed
+    world.disk.write(0, b"new")
+    with pytest.raises(JobTooLong):
+        world.backup(longest=0.05)
+    assert len(world.points()) == 1
+    assert world.leftovers() == []
+    slow.clear()
+    world.cancel.recover()  # each job has one of its own
+    assert world.backup(longest=60.0).point.parent == 0

@@ -370,13 +370,6 @@ def test_a_job_that_does_not_get_on_is_told_of_once_and_then_ended(bench: Bench)
     assert [j.request.origin for j in bench.runner.queued()] == [Origin.RETRY]
 
 
-def test_a_job_that_takes_too_long_is_ended_and_not_tried_again_at_once(bench: Bench) -> None:
-    bench.runner.patience = Patience(longest=timedelta(milliseconds=1))
-    job = bench.runner.submit(request("a"))
-    assert bench.wait_for(job, JobState.FAILED).code == "job-too-long"
-    assert bench.runner.queued() == []
-
-
 def test_an_error_that_a_job_recovers_from_is_told_again(bench: Bench) -> None:
     """A backup clears the word to stop when it begins anew; the watchdog's must stay."""
     bench.runner.patience = Patience(end=AT_ONCE)

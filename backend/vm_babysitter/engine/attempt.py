@@ -20,6 +20,7 @@ from vm_babysitter.engine.planning import Planned, check_idle
 from vm_babysitter.engine.reconcile import Reconciler
 from vm_babysitter.engine.source import Source, Taken
 from vm_babysitter.engine.space_guard import SpaceGuard
+from vm_babysitter.engine.time_limit import within
 from vm_babysitter.engine.tools import Tools
 from vm_babysitter.engine.unchanged import Unchanged, adds_nothing
 from vm_babysitter.ports import PointDraft, Store
@@ -32,6 +33,8 @@ class Wishes:
     force_full: bool
     reread_runs: int
     track_snapshots: bool
+    longest: float | None = None
+    """Seconds that the copying of an increment may take; None: as long as it likes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,9 @@ class PointMaker:
             raise
         try:
             self._observer.step("mark")
-            copied = self._copy(vm, planned, chain, attempt, wishes)
+            longest = None if planned.plan.parent is None else wishes.longest
+            with within(longest, self._tools.cancel):
+                copied = self._copy(vm, planned, chain, attempt, wishes)
         except BaseException:
             self._roll_back(vm, attempt)
             raise

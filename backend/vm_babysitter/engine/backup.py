@@ -66,6 +66,7 @@ class Backup:
         force_full: bool = False,
         reread_runs: int = DEFAULT_RUNS,
         track_snapshots: bool = False,
+        longest: float | None = None,
     ) -> BackedUp:
         """Back up one VM. One that is started or switched off meanwhile is backed up again.
 
@@ -75,11 +76,12 @@ class Backup:
             reread_runs: backups within which each block is read again that change tracking
                 calls unchanged; 0 means never.
             track_snapshots: have change tracking in images with internal snapshots, too.
+            longest: seconds that the copying may take, unless it is a full backup.
 
         Raises:
             BabysitterError: nothing that was there before has changed.
         """
-        wishes = Wishes(force_full, reread_runs, track_snapshots)
+        wishes = Wishes(force_full, reread_runs, track_snapshots, longest)
         started = self._tools.clock.now()
         with self._store.lock():
             for left in reversed(range(_TRIES)):

@@ -69,7 +69,6 @@ class ActiveJob:
         self.warned = False
         self.given_up = False
         self.thread: threading.Thread | None = None
-        self._began = time.monotonic()
         self._told: float | None = None
 
     def stop(self) -> None:
@@ -87,7 +86,7 @@ class ActiveJob:
         now = time.monotonic()
         job = self.progress.job
         told = None if self._told is None else now - self._told
-        return Signs(job.request.kind, now - self._began, self.progress.quiet, told, job.step)
+        return Signs(job.request.kind, self.progress.quiet, told, job.step)
 
 
 def perform(active: ActiveJob, works: Mapping[JobKind, Work], logs: JobLogs) -> Outcome:

@@ -1,10 +1,10 @@
-"""Notices jobs that do not get on, take too long, or do not end when they are told to."""
+"""Notices jobs that do not get on, or do not end when they are told to."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, auto
 
-from vm_babysitter.domain.errors import BabysitterError, JobStalled, JobTooLong
+from vm_babysitter.domain.errors import BabysitterError, JobStalled
 from vm_babysitter.domain.job import JobKind
 from vm_babysitter.lib.units import format_duration
 
@@ -20,8 +20,6 @@ class Patience:
     """Without a step or a byte, until it is told of."""
     end: timedelta = timedelta(hours=1)
     """Without a step or a byte, until it is ended, if it is a backup or a verify."""
-    longest: timedelta = timedelta(0)
-    """Altogether; 0: as long as it likes."""
     grace: timedelta = timedelta(minutes=5)
     """To end once it was told to, until it is given up."""
 
@@ -40,8 +38,6 @@ class Signs:
     """What is seen of a job; times in seconds."""
 
     kind: JobKind
-    age: float
-    """Since it began."""
     quiet: float
     """Since its last step or byte."""
     told: float | None = None
@@ -54,9 +50,6 @@ def judge(signs: Signs, patience: Patience) -> Verdict | BabysitterError:
     if signs.told is not None:
         late = signs.told >= patience.grace.total_seconds()
         return Verdict.GIVE_UP if late else Verdict.FINE
-    longest = patience.longest.total_seconds()
-    if longest and signs.age >= longest:
-        return JobTooLong(format_duration(longest))
     if signs.quiet >= patience.end.total_seconds() and signs.kind in _ENDED_WHEN_STALLED:
         return JobStalled(format_duration(signs.quiet), signs.step or "beginning")
     return Verdict.WARN if signs.quiet >= patience.warn.total_seconds() else Verdict.FINE
