@@ -56,6 +56,7 @@ from vm_babysitter.engine.planning import Planned
 from vm_babysitter.engine.restore import Restored
 from vm_babysitter.engine.verify import Verified
 from vm_babysitter.ports import ActiveJob, JobKind, StoredVm
+from vm_babysitter.views import BackupView, PointView
 
 
 @pytest.fixture
@@ -209,7 +210,6 @@ def test_a_vm_with_many_disks_is_named_once_and_one_without_is_named_too() -> No
     assert text.count("many") == 1
     assert [row.split()[-1] for row in text.splitlines()[2:]] == ["drive", "disk"]
     assert render_plans.vms_text([]) == "There is no persistent VM."
-    assert render_plans.vms_data([]) == []
 
 
 def test_a_plan_says_what_and_why_and_changes_nothing(app: FakeApp) -> None:
@@ -351,9 +351,9 @@ def test_a_compressed_backup_tells_what_it_takes_and_what_it_holds(app: FakeApp)
     made = BackedUp("20261124T021500Z", point(disks=[one, two, plain]), 1)
     words = "15 MiB stored (27 MiB compressed with zlib and zstd), "
     assert words in render_results.backup_text(made)
-    assert render_results.backup_data(made)["stored_bytes"] == 15 * MIB
+    assert BackupView.of(made).stored_bytes == 15 * MIB
     empty = BackedUp("20261124T021500Z", point(disks=[tiny]), 1)
-    assert render_results.backup_data(empty)["stored_bytes"] == 0, "tables are no content"
+    assert BackupView.of(empty).stored_bytes == 0, "tables are no content"
 
 
 def test_a_full_backup_can_be_asked_for(app: FakeApp) -> None:
@@ -443,9 +443,9 @@ def test_broken_and_unreadable_points_say_what_is_wrong() -> None:
     assert rows[2].endswith("vda.qcow2: it is missing")
     assert rows[3].endswith("it builds on 000001: vda.qcow2: it is missing")
     assert rows[4].endswith("damaged: its manifest is torn")
-    data = render_points.points_data(vms)
-    assert [bool(p["problem"]) for p in data] == [False, True, True, True]
-    assert data[3]["manifest"] is None
+    shown = PointView.all(vms)
+    assert [bool(p.problem) for p in shown] == [False, True, True, True]
+    assert shown[3].manifest is None
 
 
 # --- verify, restore

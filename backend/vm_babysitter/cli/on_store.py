@@ -7,8 +7,8 @@ import click
 
 from vm_babysitter.cli.options import FOLDER, effort_options, json_option
 from vm_babysitter.cli.render_check import check_text
-from vm_babysitter.cli.render_points import points_data, points_text
-from vm_babysitter.cli.render_results import restore_data, restore_text, verify_text
+from vm_babysitter.cli.render_points import points_text
+from vm_babysitter.cli.render_results import restore_text, verify_text
 from vm_babysitter.cli.session import Session, show
 from vm_babysitter.domain.errors import Exit, PointNotFound
 from vm_babysitter.domain.store_check import Verdict
@@ -16,6 +16,7 @@ from vm_babysitter.engine.app import Effort
 from vm_babysitter.engine.catalog import LATEST, find_vm
 from vm_babysitter.engine.restore import FORMATS
 from vm_babysitter.engine.verify import Verified
+from vm_babysitter.views import PointView, RestoreView
 
 
 @click.command()
@@ -28,7 +29,7 @@ def points(session: Session, vm: str | None, as_json: bool) -> None:
         store = app.store()
         wanted = store.vms() if vm is None else (find_vm(store, vm),)
         found = [(stored, store.chains(stored.uuid)) for stored in wanted]
-    show(as_json, lambda: points_data(found), lambda: points_text(found))
+    show(as_json, lambda: PointView.all(found), lambda: points_text(found))
 
 
 @click.command()
@@ -84,7 +85,7 @@ def restore(
     """Bring the disks of a restore point of VM back as image files; overwrite nothing."""
     with session.app(as_json=as_json) as app:
         result = app.restore(to, effort).run(vm, point, disks, format)
-    show(as_json, lambda: restore_data(result), lambda: restore_text(result))
+    show(as_json, lambda: RestoreView.of(result), lambda: restore_text(result))
 
 
 @click.command("check-store", short_help="Say whether a folder is fit to hold backups.")

@@ -6,22 +6,21 @@ import msgspec
 from vm_babysitter.cli.options import effort_options, json_option, track_snapshots_option
 from vm_babysitter.cli.output import say
 from vm_babysitter.cli.render_health import (
-    diagnosis_data,
     diagnosis_text,
-    repair_data,
     repair_exit,
     repair_text,
     status_exit,
     status_text,
 )
-from vm_babysitter.cli.render_plans import plan_data, plan_text, vms_data, vms_text
-from vm_babysitter.cli.render_results import backup_data, backup_text, convert_text
+from vm_babysitter.cli.render_plans import plan_text, vms_text
+from vm_babysitter.cli.render_results import backup_text, convert_text
 from vm_babysitter.cli.session import Session, show
 from vm_babysitter.domain.errors import BabysitterError, Exit, VmNotFound
 from vm_babysitter.domain.repair_plan import RepairPolicy, plan_repair
 from vm_babysitter.domain.reread import DEFAULT_RUNS
 from vm_babysitter.engine.app import App, Effort
 from vm_babysitter.engine.diagnosing import Diagnosed, Wishes
+from vm_babysitter.views import BackupView, HealthView, PlanView, RepairView, VmView
 
 
 @click.command()
@@ -31,7 +30,7 @@ def vms(session: Session, as_json: bool) -> None:
     """List the VMs and what of each would be backed up."""
     with session.app(as_json=as_json) as app, app.hypervisor() as hypervisor:
         found = hypervisor.vms()
-    show(as_json, lambda: vms_data(found), lambda: vms_text(found))
+    show(as_json, lambda: [VmView.of(vm) for vm in found], lambda: vms_text(found))
 
 
 @click.command()
@@ -49,7 +48,7 @@ def plan(session: Session, vm: str, full: bool, track_snapshots: bool, as_json: 
                 health = plan_repair(found.diagnosis)
                 say(diagnosis_text(found.diagnosis, health, session.suggest))
             raise found.error
-    show(as_json, lambda: plan_data(found), lambda: plan_text(found, session.suggest))
+    show(as_json, lambda: PlanView.of(found), lambda: plan_text(found, session.suggest))
 
 
 @click.command()
@@ -67,7 +66,7 @@ def status(session: Session, vm: str | None, as_json: bool) -> None:
     diagnoses = [each.diagnosis for each in found]
     planned = [(diagnosis, plan_repair(diagnosis)) for diagnosis in diagnoses]
     known = missing is None
-    data = [diagnosis_data(*each, known=known) for each in planned]
+    data = [HealthView.of(*each, known=known) for each in planned]
     if missing is not None:
         if not as_json:
             say(status_text(planned, session.suggest, known=False))
@@ -112,7 +111,7 @@ def repair(session: Session, vm: str, remove_lost: bool, as_json: bool) -> None:
     """
     with session.app(as_json=as_json) as app, app.repair() as work:
         result = work.run(vm, RepairPolicy(remove_lost))
-    show(as_json, lambda: repair_data(result), lambda: repair_text(result, session.suggest))
+    show(as_json, lambda: RepairView.of(result), lambda: repair_text(result, session.suggest))
     raise SystemExit(int(repair_exit(result)))
 
 
@@ -151,7 +150,7 @@ def backup(
         )
     show(
         as_json,
-        lambda: backup_data(result),
+        lambda: BackupView.of(result),
         lambda: backup_text(result),
     )
     warned = bool(result.point.warnings) and not result.unchanged

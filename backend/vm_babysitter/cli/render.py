@@ -1,10 +1,11 @@
-"""Results as text for people and as plain data for programs: what several of them share."""
+"""Results as text for people: what several of them share."""
 
 import unicodedata
 from collections.abc import Sequence
 
 from vm_babysitter.domain.point import Point
 from vm_babysitter.lib.units import format_bytes
+from vm_babysitter.views.points import stored_bytes
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -28,13 +29,6 @@ def _width(text: str) -> int:
         if unicodedata.east_asian_width(letter) in "WF"
         else 1
         for letter in text
-    )
-
-
-def stored_bytes(point: Point) -> int:
-    """Return what the content takes in the backup folder, tables left aside where they can be."""
-    return sum(
-        min(d.file_size, d.written_bytes) if d.compression else d.written_bytes for d in point.disks
     )
 
 

@@ -1,9 +1,6 @@
-"""Diagnoses and repairs as text for people and as plain data for programs."""
+"""Diagnoses and repairs as text for people."""
 
 from collections.abc import Sequence
-from typing import Any
-
-import msgspec
 
 from vm_babysitter.cli.render import table
 from vm_babysitter.cli.suggest import Suggest
@@ -116,26 +113,6 @@ def _nothing_lost(diagnosis: Diagnosis) -> str:
     return "Nothing is lost."
 
 
-def diagnosis_data(diagnosis: Diagnosis, plan: RepairPlan, *, known: bool = True) -> dict[str, Any]:
-    """Return the same as plain data; where nothing is ``known``: no health, and no steps."""
-    facts = diagnosis.facts
-    return {
-        "vm": facts.name,
-        "uuid": facts.uuid,
-        "state": None if facts.vm is None else facts.vm.state,
-        "health": diagnosis.health if known else None,
-        "newest": None if diagnosis.newest is None else diagnosis.newest.name,
-        "unchanged_since": facts.current or None,
-        "findings": [msgspec.to_builtins(finding) for finding in diagnosis.findings],
-        "points": [
-            {"point": p.name, "problem": p.problem, "disks": list(p.disks), "waits": p.waits}
-            for p in diagnosis.points
-        ],
-        "steps": [msgspec.to_builtins(step) for step in plan.steps] if known else [],
-        "lost": list(plan.lost),
-    }
-
-
 def status_text(
     found: Sequence[tuple[Diagnosis, RepairPlan]], suggest: Suggest, *, known: bool = True
 ) -> str:
@@ -203,14 +180,3 @@ def repair_exit(result: Repaired) -> Exit:
         return Exit.INTEGRITY
     troubled = result.left or result.failed or after.health is Health.UNKNOWN
     return Exit.WARNINGS if troubled else Exit.OK
-
-
-def repair_data(result: Repaired) -> dict[str, Any]:
-    """Return the same as plain data."""
-    return {
-        "done": [msgspec.to_builtins(step) for step in result.done],
-        "left": [msgspec.to_builtins(step) for step in result.left],
-        "failed": [msgspec.to_builtins(step) for step in result.failed],
-        "before": result.before.health,
-        "after": diagnosis_data(result.after.diagnosis, result.plan),
-    }

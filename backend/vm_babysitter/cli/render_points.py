@@ -1,17 +1,14 @@
-"""Restore points as text for people and as plain data for programs."""
+"""Restore points as text for people."""
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
 
-import msgspec
-
-from vm_babysitter.cli.render import stored_bytes, table
+from vm_babysitter.cli.render import table
 from vm_babysitter.domain.chain import Chain
 from vm_babysitter.domain.point import Point
 from vm_babysitter.engine.catalog import point_name
 from vm_babysitter.lib.units import format_bytes
 from vm_babysitter.ports import StoredVm
+from vm_babysitter.views.points import current_as_of, stored_bytes
 
 
 def points_text(vms: Sequence[tuple[StoredVm, Sequence[Chain]]]) -> str:
@@ -34,46 +31,10 @@ def points_text(vms: Sequence[tuple[StoredVm, Sequence[Chain]]]) -> str:
     return table(("VM", "POINT", "TAKEN (UTC)", "KIND", "STORED", "STATE"), rows)
 
 
-def points_data(vms: Sequence[tuple[StoredVm, Sequence[Chain]]]) -> list[dict[str, Any]]:
-    """Return the same as plain data."""
-    return [
-        {
-            "vm": vm.names[-1],
-            "uuid": vm.uuid,
-            "point": point_name(chain, stored.point.seq),
-            "chain_state": chain.state,
-            "problem": chain.broken.get(stored.point.seq, ""),
-            "current_as_of": _current_as_of(chain, stored.point),
-            "manifest": msgspec.to_builtins(stored.point),
-        }
-        for vm, chains in vms
-        for chain in chains
-        for stored in chain.points
-    ] + [
-        {
-            "vm": vm.names[-1],
-            "uuid": vm.uuid,
-            "point": point_name(chain, unreadable.seq),
-            "chain_state": chain.state,
-            "problem": unreadable.problem,
-            "current_as_of": None,
-            "manifest": None,
-        }
-        for vm, chains in vms
-        for chain in chains
-        for unreadable in chain.unreadable
-    ]
-
-
-def _current_as_of(chain: Chain, point: Point) -> datetime | None:
-    current = chain.current
-    return None if current is None or current.seq != point.seq else current.as_of
-
-
 def _chain_words(chain: Chain, point: Point) -> str:
     if chain.why:
         return "archived"
-    until = _current_as_of(chain, point)
+    until = current_as_of(chain, point)
     return "" if until is None else f"unchanged until {until:%Y-%m-%d %H:%M:%S}"
 
 

@@ -1,12 +1,10 @@
-"""What was done, as text for people and as plain data for programs."""
+"""What was done, as text for people."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import click
-import msgspec
 
-from vm_babysitter.cli.render import stored_bytes, stored_text
+from vm_babysitter.cli.render import stored_text
 from vm_babysitter.cli.suggest import Suggest
 from vm_babysitter.engine.backup import BackedUp
 from vm_babysitter.engine.conversion import Converted
@@ -53,19 +51,6 @@ def _backup_warnings(result: BackedUp) -> list[str]:
     return lines
 
 
-def backup_data(result: BackedUp) -> dict[str, Any]:
-    """Return the same as plain data."""
-    return {
-        "point": f"{result.chain}/{result.point.seq:06d}",
-        "seconds": result.seconds,
-        "stored_bytes": stored_bytes(result.point),
-        "left": result.left,
-        "vm_resumed": result.vm_resumed,
-        "unchanged": result.unchanged,
-        "manifest": msgspec.to_builtins(result.point),
-    }
-
-
 def verify_text(results: Sequence[Verified]) -> str:
     """Say what was found of each point."""
     lines = []
@@ -84,16 +69,6 @@ def restore_text(result: Restored) -> str:
     lines += [f"  {click.format_filename(path)}" for path in result.files]
     lines += [f"Note: {note}." for note in result.notes]
     return "\n".join(lines)
-
-
-def restore_data(result: Restored) -> dict[str, Any]:
-    """Return the same as plain data."""
-    return {
-        "point": result.point,
-        "files": [str(path) for path in result.files],
-        "content_bytes": result.content_bytes,
-        "notes": list(result.notes),
-    }
 
 
 def convert_text(result: Converted, suggest: Suggest) -> str:
