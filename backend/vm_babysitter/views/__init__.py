@@ -4,6 +4,7 @@ Their fields are promises: they may be added to, never renamed or taken away. Va
 that are documents as they are (a finding, a manifest) are parts of them.
 """
 
+from vm_babysitter.views.encoding import as_json
 from vm_babysitter.views.events import EventView
 from vm_babysitter.views.health import HealthView, PointHealthView, RepairView
 from vm_babysitter.views.jobs import JobLogView, JobView, ProgressView
@@ -48,4 +49,5 @@ __all__ = [
     "TodoView",
     "VmStatusView",
     "VmView",
+    "as_json",
 ]
