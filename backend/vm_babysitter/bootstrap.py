@@ -41,6 +41,7 @@ from vm_babysitter.engine.convert import Convert
 from vm_babysitter.engine.convert_back import ConvertBack
 from vm_babysitter.engine.diagnosing import Diagnoser
 from vm_babysitter.engine.pace import Pace
+from vm_babysitter.engine.quiesce import thaw_leftovers
 from vm_babysitter.engine.repair import Repair
 from vm_babysitter.engine.restore import Restore
 from vm_babysitter.engine.tools import ReadTools, Sight, Tools
@@ -143,6 +144,12 @@ class Standalone:
             compress=compress,
             host=self._host,
         )
+
+    def thaw(self) -> None:
+        """Thaw guests that a process which is gone left frozen. Raises BabysitterError."""
+        guard = WatchdogGuard(self._runtime, self._place.uri)
+        with self.hypervisor() as hypervisor:
+            thaw_leftovers(hypervisor, guard, self._observer)
 
     def check_store(self) -> CheckStore:
         """Check places for backups; libvirt is asked for the VMs' disks if it answers."""

@@ -59,8 +59,8 @@ class JobLogs:
                 logger.removeHandler(handler)
                 handler.close()
 
-    def read(self, job_id: int, offset: int = 0) -> LogPart | None:
-        """Return the log of a job from a byte on, whole lines; None if there is none.
+    def read(self, job_id: int, offset: int = 0, most: int = _PART) -> LogPart | None:
+        """Return ``most`` bytes of a job's log from one on, whole lines; None if there is none.
 
         Raises:
             OSError.
@@ -71,7 +71,7 @@ class JobLogs:
             with path.open("rb") as file:
                 size = file.seek(0, 2)
                 file.seek(min(offset, size))
-                content = file.read(_PART)
+                content = file.read(min(most, _PART))
         except FileNotFoundError:
             return None
         end = content.rfind(b"\n") + 1 or len(content)

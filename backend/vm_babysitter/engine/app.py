@@ -86,3 +86,24 @@ class App(Protocol):
 
 
 Compose = Callable[[Place, Observer, Cancel], App]
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """Where a daemon finds and keeps things."""
+
+    settings: Path
+    """The file of the settings."""
+    state: Path | None
+    """The folder of journal and logs; None for where Unraid keeps such."""
+    socket: Path
+    """Where it listens."""
+    uri: str
+    """The libvirt to talk to."""
+    runtime: Path | None = None
+    """Where job sockets and marks go; None for the usual place."""
+    allow_ram_store: bool = False
+
+
+Serve = Callable[[ServeOptions], int]
+"""Runs the daemon until it is told to end. Returns the exit code."""

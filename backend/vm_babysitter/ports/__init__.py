@@ -52,7 +52,7 @@ from vm_babysitter.ports.store import (
     StoredVm,
     WrittenFile,
 )
-from vm_babysitter.ports.surroundings import HostBusy, RunCommand
+from vm_babysitter.ports.surroundings import FindStore, HostBusy, RunCommand
 from vm_babysitter.ports.timer import ServedRuns, Timer
 from vm_babysitter.ports.watching import OpenFeed, VmFeed
 
@@ -72,6 +72,7 @@ __all__ = [
     "DiskWriter",
     "Export",
     "FileCheck",
+    "FindStore",
     "Fingerprint",
     "FreezeGuard",
     "FreezeWatch",

@@ -1,12 +1,16 @@
 """What a daemon asks of its host."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from vm_babysitter.domain.host_state import HostState
+from vm_babysitter.domain.store_standing import FoundStore
 
 HostBusy = Callable[[], HostState]
 """Says what the host is busy with; cheap, and never fails."""
+FindStore = Callable[[Path], FoundStore]
+"""Says which backup folder lies at a path. Raises StoreFailed, UnsupportedFormat."""
 
 
 class RunCommand(Protocol):

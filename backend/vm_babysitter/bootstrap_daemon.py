@@ -1,0 +1,194 @@
+"""The part of the composition root that is the daemon."""
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from vm_babysitter.adapters.clock import SystemClock
+from vm_babysitter.adapters.commands import run_command
+from vm_babysitter.adapters.host_zone import host_zone
+from vm_babysitter.adapters.job_logs import JobLogs
+from vm_babysitter.adapters.main_log import SYSLOG, LogSettings, MainLog
+from vm_babysitter.adapters.room import room
+from vm_babysitter.adapters.secrets import Secrets
+from vm_babysitter.adapters.sqlite.journal import SqliteJournal
+from vm_babysitter.adapters.store.identity import find_store
+from vm_babysitter.adapters.store.store_lock import SharedLocks
+from vm_babysitter.adapters.timer import ApsTimer
+from vm_babysitter.adapters.unraid.host_state import UnraidState
+from vm_babysitter.adapters.unraid.nchan import NchanPublisher
+from vm_babysitter.adapters.unraid.places import state_folder
+from vm_babysitter.api.app import create_app
+from vm_babysitter.api.server import ApiServer
+from vm_babysitter.bootstrap import Standalone
+from vm_babysitter.config.file import SettingsFile
+from vm_babysitter.domain.errors import (
+    Exit,
+    HypervisorMissing,
+    InvalidInput,
+    StoreFailed,
+)
+from vm_babysitter.engine.app import App, Place, ServeOptions
+from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.engine.diagnosing import Diagnoser
+from vm_babysitter.engine.runner import STOP_SECONDS
+from vm_babysitter.engine.steady_journal import SteadyJournal
+from vm_babysitter.ports import Observer, VmFeed
+from vm_babysitter.service.conditions import gates
+from vm_babysitter.service.configuration import Configuration
+from vm_babysitter.service.daemon import Daemon, Outside
+from vm_babysitter.service.services import DaemonServices
+from vm_babysitter.service.store_guard import StoreGuard
+from vm_babysitter.service.works import Works
+
+_log = logging.getLogger(__name__)
+_LEVELS = {
+    "error": logging.ERROR,
+    "warning": logging.WARNING,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+}
+
+
+class _Nobody:
+    """Implements ``ports.Observer`` for looks that nobody waits for."""
+
+    def step(self, name: str) -> None:
+        pass
+
+    def progress(self, done: int, total: int) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        _log.info("%s", text)
+
+
+class _Composition:
+    """Puts the engine together for jobs and questions, with the settings of that moment."""
+
+    def __init__(self, options: ServeOptions, configuration: Configuration) -> None:
+        self._options = options
+        self._configuration = configuration
+        self._locks = SharedLocks()
+
+    def job(self, observer: Observer, cancel: Cancel) -> Standalone:
+        options, path = self._options, self._configuration.settings.store.path
+        place = Place(
+            options.uri,
+            Path(path) if path else None,
+            options.allow_ram_store,
+            options.runtime,
+        )
+        return Standalone(place, observer, cancel, self._locks.hold)
+
+    def question(self) -> App:
+        return self.job(_Nobody(), Cancel())
+
+    @contextmanager
+    def diagnoser(self) -> Iterator[Diagnoser]:
+        with self.question().diagnoser() as diagnoser:
+            yield diagnoser
+
+    def thaw(self) -> None:
+        self.job(_Nobody(), Cancel()).thaw()
+
+    @contextmanager
+    def feed(self) -> Iterator[VmFeed]:
+        try:
+            # Only now: a host without libvirt's module still has an API that says so.
+            from vm_babysitter.adapters.libvirt.feed import open_feed  # noqa: PLC0415
+        except ImportError as error:
+            raise HypervisorMissing(str(error)) from error
+        with open_feed(self._options.uri) as feed:
+            yield feed
+
+
+def serve(options: ServeOptions) -> int:
+    """Run the daemon until SIGTERM or SIGINT. Returns the exit code.
+
+    Raises:
+        InvalidInput: there is no place for the state, or none that can be used.
+        Busy: another daemon listens there.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    state = _state(options)
+    with ExitStack() as stack:
+        daemon, server = _build(options, state, stack)
+        server.start()
+        stack.callback(server.stop)
+        daemon.start()
+        stop.wait()
+        _log.info("The daemon is asked to end.")
+        left = daemon.stop(STOP_SECONDS)
+    return int(Exit.FAILED if left else Exit.OK)
+
+
+def _state(options: ServeOptions) -> Path:
+    state = options.state or state_folder()
+    if state is None:
+        raise InvalidInput("--state", "", "is missing, and no share `system` is there to take")
+    try:
+        # Only the folder itself: where a pool is not mounted its parents are missing, too.
+        state.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StoreFailed(str(state), error.strerror or str(error)) from error
+    return state
+
+
+def _build(options: ServeOptions, state: Path, stack: ExitStack) -> tuple[Daemon, ApiServer]:
+    clock, secrets = SystemClock(), Secrets()
+    main_log = MainLog(state / "vm-babysitter.log", secrets, syslog=SYSLOG)
+    stack.callback(main_log.close)
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    job_logs = JobLogs(state / "jobs", secrets)
+    database = SqliteJournal(state / "journal.sqlite", clock)
+    stack.callback(database.close)
+    journal = SteadyJournal(database, clock)
+    publisher = NchanPublisher()
+    stack.callback(publisher.stop)
+    timer = ApsTimer(clock)
+    configuration = Configuration(SettingsFile(options.settings))
+    composition = _Composition(options, configuration)
+    guard = StoreGuard(configuration, find_store, room, clock)
+    works = Works(composition.job, configuration, guard, run_command)
+
+    def settings_changed() -> None:
+        log = configuration.settings.log
+        main_log.open(LogSettings(_LEVELS[log.level], log.size, log.files))
+
+    outside = Outside(
+        clock=clock,
+        journal=journal,
+        timer=timer,
+        publisher=publisher,
+        job_logs=job_logs,
+        open_feed=composition.feed,
+        open_diagnoser=composition.diagnoser,
+        open_store=lambda: composition.question().store(),
+        host_zone=host_zone,
+        prune_logs=job_logs.prune,
+        settings_changed=settings_changed,
+        thaw=composition.thaw,
+    )
+    daemon = Daemon(
+        outside,
+        configuration,
+        guard,
+        dict(works.all()),
+        lambda watched: gates(configuration, UnraidState(), watched, guard),
+    )
+    guard.tell = daemon.tell
+    timer.start()
+    stack.callback(timer.stop)
+
+    def read_log(job: int, offset: int, most: int) -> tuple[str, int, bool] | None:
+        part = job_logs.read(job, offset, most)
+        return None if part is None else (part.text, part.next, part.more)
+
+    services = DaemonServices(daemon, composition.question, read_log)
+    return daemon, ApiServer(create_app(services), options.socket)

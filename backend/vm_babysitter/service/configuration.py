@@ -1,0 +1,69 @@
+"""The settings that hold now, and who is told when they change."""
+
+import threading
+from collections.abc import Callable, Mapping
+
+from vm_babysitter.config.check import Checked
+from vm_babysitter.config.context import Context
+from vm_babysitter.config.file import Loaded, SettingsFile
+from vm_babysitter.config.settings import Settings
+from vm_babysitter.domain.errors import BabysitterError
+
+_DEFAULTS = Settings()
+
+
+class Configuration:
+    """Holds the settings. Safe for threads."""
+
+    def __init__(self, file: SettingsFile) -> None:
+        self.file = file
+        self.problem: BabysitterError | None = None
+        """Why the file cannot be used; then nothing is done by schedule."""
+        self._loaded: Loaded | None = None
+        self._listeners: list[Callable[[], None]] = []
+        self._lock = threading.RLock()
+
+    @property
+    def settings(self) -> Settings:
+        """What holds: what was right last, at first the defaults, with which nothing is set up."""
+        loaded = self._loaded
+        return _DEFAULTS if loaded is None else loaded.settings
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """The file as it was read last; None if it never could be."""
+        return self._loaded
+
+    def on_change(self, told: Callable[[], None]) -> None:
+        """Have ``told`` called after each change."""
+        self._listeners.append(told)
+
+    def load(self) -> None:
+        """Read the file. What is wrong with it is kept in ``problem``; never fails."""
+        with self._lock:
+            try:
+                self._loaded, self.problem = self.file.load(), None
+            except BabysitterError as error:
+                self.problem = error
+        for told in self._listeners:
+            told()
+
+    def save(self, raw: object, tag: str | None, known: Context | None) -> Checked:
+        """Save settings if they are right, see ``SettingsFile.save``."""
+        with self._lock:
+            checked = self.file.save(raw, tag, known)
+        if not checked.errors:
+            self.load()
+        return checked
+
+    def change(self, values: Mapping[tuple[str, ...], object]) -> None:
+        """Change what the program itself fills in; a file that is wrong is left alone.
+
+        Raises:
+            SettingsFailed, SettingsChanged, Damaged, UnsupportedFormat.
+        """
+        with self._lock:
+            if self.problem is not None:
+                return
+            self.file.change(values)
+        self.load()
