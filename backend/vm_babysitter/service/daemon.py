@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from vm_babysitter.config.context import Context, VmRef
 from vm_babysitter.config.selection import due, seen_to_note
 from vm_babysitter.domain.diagnosis import Diagnosis
-from vm_babysitter.domain.errors import BabysitterError, Busy
+from vm_babysitter.domain.errors import BabysitterError, Busy, StoreRefused
 from vm_babysitter.domain.event import Event, Severity
 from vm_babysitter.domain.findings import Code
 from vm_babysitter.domain.job import ENDED, Job, JobKind, JobRequest, Limits, Origin
@@ -278,6 +278,8 @@ class Daemon:
         try:
             store = self._outside.open_store()
             self.journal.rebuild(_known_points(store))
+        except StoreRefused:
+            _log.info("There are no backups yet to make up a history from.")
         except (BabysitterError, OSError) as error:
             _log.warning("The history cannot be made up from the backup folder: %s", error)
 
