@@ -47,7 +47,8 @@ Before = Annotated[Hook, about("Runs before each backup of a VM.")]
 After = Annotated[
     Hook,
     about(
-        "Runs after each backup of a VM, also one that failed, if the command before it ran well."
+        "Runs after each backup of a VM, whatever came of it and of the command before it: the "
+        "variable VMB_RESULT says ok, failed or cancelled."
     ),
 ]
 
