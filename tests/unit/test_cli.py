@@ -6,6 +6,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 
 from tests.support.engine_world import EngineWorld
@@ -56,7 +57,7 @@ from vm_babysitter.engine.planning import Planned
 from vm_babysitter.engine.restore import Restored
 from vm_babysitter.engine.verify import Verified
 from vm_babysitter.ports import ActiveJob, JobKind, StoredVm
-from vm_babysitter.views import BackupView, PointView
+from vm_babysitter.views import BackupView, PlanView, PointView, VmView
 
 
 @pytest.fixture
@@ -101,8 +102,9 @@ def test_a_limit_that_is_no_sensible_rate_is_refused(app: FakeApp, limit: str) -
 
 
 def test_without_a_daemon_and_without_standalone_there_is_nobody_to_talk_to(app: FakeApp) -> None:
-    result = app.call("vms", standalone=False)
+    result = app.call("--socket", "/nowhere/x", "vms", standalone=False)
     assert (result.exit_code, result.stdout) == (20, "")
+    assert "Start the service" in result.stderr
     assert "--standalone" in result.stderr
 
 
@@ -206,7 +208,7 @@ def test_a_vm_with_many_disks_is_named_once_and_one_without_is_named_too() -> No
         Vm("1", "many", PowerState.OFF, (a_disk("vda"), drive)),
         Vm("2", "none", PowerState.RUNNING, ()),
     ]
-    text = render_plans.vms_text(vms)
+    text = render_plans.vms_text([VmView.of(vm) for vm in vms])
     assert text.count("many") == 1
     assert [row.split()[-1] for row in text.splitlines()[2:]] == ["drive", "disk"]
     assert render_plans.vms_text([]) == "There is no persistent VM."
@@ -279,9 +281,8 @@ def test_a_plan_says_that_it_does_not_know_what_it_does_not_know(app: FakeApp) -
     plan = plan_backup([disk], states, known)
     vm = app.world.vm.describe()
     found = diagnose(Facts(vm.name, vm.uuid, (known,), vm, tuple(states.values()), next=plan))
-    text = render_plans.plan_text(
-        Diagnosed(found, vm, Planned(plan, known, (disk,), states)), SUGGEST
-    )
+    planned = Diagnosed(found, vm, Planned(plan, known, (disk,), states))
+    text = render_plans.plan_text(PlanView.of(planned), SUGGEST)
     assert re.search(r"^vda +not known yet +only what changed is read", text, re.MULTILINE)
     assert "It reads at least about 0 bytes" in text
 
@@ -348,10 +349,10 @@ def test_a_compressed_backup_tells_what_it_takes_and_what_it_holds(app: FakeApp)
     two = replace(one, target="vdb", compression="zlib")
     plain = replace(one, target="vdc", compression="")
     tiny = replace(one, written_bytes=0, file_size=4 * 65536)
-    made = BackedUp("20261124T021500Z", point(disks=[one, two, plain]), 1)
+    made = BackupView.of(BackedUp("20261124T021500Z", point(disks=[one, two, plain]), 1))
     words = "15 MiB stored (27 MiB compressed with zlib and zstd), "
     assert words in render_results.backup_text(made)
-    assert BackupView.of(made).stored_bytes == 15 * MIB
+    assert made.stored_bytes == 15 * MIB
     empty = BackedUp("20261124T021500Z", point(disks=[tiny]), 1)
     assert BackupView.of(empty).stored_bytes == 0, "tables are no content"
 
@@ -438,7 +439,7 @@ def test_broken_and_unreadable_points_say_what_is_wrong() -> None:
         unreadable=(UnreadablePoint(3, "000003-inc", "its manifest is torn"),),
     )
     vms = [(StoredVm("u", ("old name", NAME), "d"), [found])]
-    rows = render_points.points_text(vms).splitlines()
+    rows = click.unstyle(render_points.points_text(PointView.all(vms))).splitlines()
     assert all(row.startswith(NAME) for row in rows[1:])
     assert rows[2].endswith("vda.qcow2: it is missing")
     assert rows[3].endswith("it builds on 000001: vda.qcow2: it is missing")

@@ -28,7 +28,16 @@ ARGUMENTS: dict[str, list[str]] = {
     "restore": [NAME, "latest", "--to", "/x"],
     "convert": [NAME, "vda"],
 }
-each_command = pytest.mark.parametrize("command", cli.commands)
+OF_THE_DAEMON: dict[str, list[str]] = {
+    "jobs": [],
+    "logs": ["1"],
+    "cancel": ["1"],
+    "schedules": [],
+    "events": [],
+    "settings": ["show"],
+}
+BY_ITSELF: dict[str, list[str]] = {"serve": [], "completion": ["bash"]}
+each_command = pytest.mark.parametrize("command", ARGUMENTS)
 
 
 @pytest.fixture
@@ -90,16 +99,43 @@ def test_libvirt_that_does_not_answer_is_told_first(app: FakeApp) -> None:
 
 
 def test_each_command_is_tried_here() -> None:
-    assert set(ARGUMENTS) == set(cli.commands)
+    assert set(ARGUMENTS | OF_THE_DAEMON | BY_ITSELF) == set(cli.commands)
 
 
-@each_command
+@pytest.mark.parametrize("command", sorted({*ARGUMENTS, *OF_THE_DAEMON} - {"check-store"}))
 def test_programs_are_told_that_there_is_no_daemon(app: FakeApp, command: str) -> None:
-    result = app.call(command, *ARGUMENTS[command], "--json", standalone=False)
+    words = [command, *(ARGUMENTS | OF_THE_DAEMON)[command], "--json"]
+    result = app.call("--socket", "/nowhere/x", *words, standalone=False)
     assert result.exit_code == 20
     error = json.loads(result.stdout)["error"]
     assert error["code"] == "daemon-missing"
+    assert "/nowhere/x" in error["message"]
     assert "--standalone" in error["hint"]
+
+
+@pytest.mark.parametrize("command", OF_THE_DAEMON)
+def test_what_only_the_daemon_knows_is_not_asked_for_without_it(app: FakeApp, command: str) -> None:
+    error = app.json(command, *OF_THE_DAEMON[command], code=2)["error"]
+    assert (error["code"], "leave out --standalone" in error["message"]) == ("usage", True)
+
+
+@pytest.mark.parametrize("option", [["--store", "/x"], ["--uri", "x:///"], ["--allow-ram-store"]])
+def test_the_daemon_is_not_told_where_things_are(app: FakeApp, option: list[str]) -> None:
+    result = app.call("--socket", "/nowhere/x", *option, "points", standalone=False)
+    assert (result.exit_code, app.places) == (2, [])
+    assert "go with --standalone only" in result.stderr
+
+
+def test_a_folder_is_checked_with_or_without_a_daemon(app: FakeApp) -> None:
+    said = [app.call("check-store", "/x", standalone=alone).stdout for alone in (True, False)]
+    assert said[0] == said[1] != ""
+    assert app.probe.asked == [("look", Path("/x"), [f"{NAME} (vda)"])] * 2
+
+
+@pytest.mark.parametrize("command", ["backup", "verify", "repair", "restore", "convert"])
+def test_nothing_is_left_to_a_daemon_that_is_not_asked(app: FakeApp, command: str) -> None:
+    error = app.json(command, *ARGUMENTS[command], "--detach", code=2)["error"]
+    assert (error["code"], app.places) == ("usage", [])
 
 
 @each_command
@@ -114,9 +150,11 @@ def test_programs_are_told_of_an_error_of_the_system(app: FakeApp, command: str)
     }
 
 
-@each_command
+@pytest.mark.parametrize("command", cli.commands)
 def test_programs_are_told_of_wrong_usage(app: FakeApp, command: str) -> None:
-    error = app.json(command, *ARGUMENTS[command], "--nonsense", code=2)["error"]
+    arguments = (ARGUMENTS | OF_THE_DAEMON | BY_ITSELF)[command]
+    error = app.json(command, *arguments, "--nonsense", code=2)["error"]
+    command = "settings show" if command == "settings" else command
     assert error["code"] == "usage"
     assert "--nonsense" in error["message"]
     assert f"{command} --help`" in error["hint"]
@@ -183,7 +221,7 @@ def test_a_result_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
     call = (
         "from tests.support.fakes.app import *; from pathlib import Path; "
         f"app = FakeApp(EngineWorld(Path({str(tmp_path)!r}))); "
-        "cli.main(['--standalone', 'vms'], obj=app.compose)"
+        "cli.main(['--standalone', 'vms'], obj=Parts(app.compose))"
     )
     done = in_a_shell('"$@" > /dev/full', call)
     assert done.returncode == 1

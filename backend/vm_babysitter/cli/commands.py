@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
+from vm_babysitter.cli.failure import as_ours
 from vm_babysitter.cli.output import complain, say_json
-from vm_babysitter.cli.session import as_ours
 from vm_babysitter.cli.suggest import PROGRAM
 from vm_babysitter.domain.errors import Exit
 

@@ -7,34 +7,49 @@ from pathlib import Path
 
 import click
 
-from vm_babysitter.cli import on_store, on_vms
+from vm_babysitter.cli import on_daemon, on_jobs, on_settings, on_store, on_vms
 from vm_babysitter.cli.commands import Commands
 from vm_babysitter.cli.options import FOLDER
 from vm_babysitter.cli.output import Once, have_streams
-from vm_babysitter.cli.session import Session
+from vm_babysitter.cli.session import Parts, Session
 from vm_babysitter.cli.suggest import PROGRAM
-from vm_babysitter.engine.app import DEFAULT_URI, Compose, Place
+from vm_babysitter.engine.app import DEFAULT_SOCKET, DEFAULT_URI, Compose, Place, Serve
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--standalone", is_flag=True, help="Do the work in this process, without a daemon.")
-@click.option("--uri", default=DEFAULT_URI, show_default=True, help="The libvirt to talk to.")
-@click.option("--store", type=FOLDER, help="The backup folder.")
 @click.option(
-    "--allow-ram-store", is_flag=True, help="Accept a backup folder in RAM (for tests only)."
+    "--socket",
+    type=FOLDER,
+    default=DEFAULT_SOCKET,
+    envvar="VMB_SOCKET",
+    show_default=True,
+    show_envvar=True,
+    metavar="PATH",
+    help="Where the daemon listens.",
+)
+@click.option("--standalone", is_flag=True, help="Do the work in this process, without a daemon.")
+@click.option("--uri", default=DEFAULT_URI, show_default=True, help="Standalone: the libvirt.")
+@click.option("--store", type=FOLDER, metavar="DIR", help="Standalone: the backup folder.")
+@click.option(
+    "--allow-ram-store", is_flag=True, help="Standalone: accept one in RAM (for tests only)."
 )
 @click.version_option(package_name="vm-babysitter")
 @click.pass_context
 def cli(
     context: click.Context,
+    socket: Path,
     standalone: bool,
     uri: str,
     store: Path | None,
     allow_ram_store: bool,
 ) -> None:
-    """Back up VMs incrementally, verify the backups, and restore them."""
+    """Back up VMs incrementally, verify the backups, and restore them.
+
+    The daemon does the work, and goes on if you do not wait for it; with --standalone this
+    process does.
+    """
     place = Place(uri, store, allow_ram_store)
-    context.obj = Session(context.obj, place, standalone)
+    context.obj = Session(context.obj, place, standalone, socket)
 
 
 for command in (
@@ -48,16 +63,32 @@ for command in (
     on_store.verify,
     on_store.restore,
     on_vms.convert,
+    on_jobs.jobs,
+    on_jobs.logs,
+    on_jobs.cancel,
+    on_jobs.schedules,
+    on_jobs.events,
+    on_settings.settings,
+    on_daemon.serve,
+    on_daemon.completion,
 ):
     cli.add_command(command)
 
 
-def run(compose: Compose, arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ends the process with an exit code of ``Exit``."""
+def run(
+    compose: Compose, arguments: Sequence[str] | None = None, serve: Serve | None = None
+) -> None:
+    """Run the command line; ends the process with an exit code of ``Exit``.
+
+    Args:
+        compose: puts the engine together, for ``--standalone``.
+        arguments: without the program's name; None for those of the process.
+        serve: runs a daemon; None where there is none to run.
+    """
     have_streams()
     logging.getLogger("vm_babysitter").addHandler(Once())
     cli.main(
         args=list(sys.argv[1:] if arguments is None else arguments),
         prog_name=PROGRAM,
-        obj=compose,
+        obj=Parts(compose, serve),
     )

@@ -1,26 +1,35 @@
-"""Commands about VMs, which need libvirt."""
+"""Commands about VMs."""
 
 import click
 import msgspec
 
-from vm_babysitter.cli.options import effort_options, json_option, track_snapshots_option
-from vm_babysitter.cli.output import say
-from vm_babysitter.cli.render_health import (
-    diagnosis_text,
-    repair_exit,
-    repair_text,
-    status_exit,
-    status_text,
+from vm_babysitter.cli.asking import effort_given, given
+from vm_babysitter.cli.client import Daemon
+from vm_babysitter.cli.follow import Order, run_job
+from vm_babysitter.cli.options import (
+    VM,
+    detach_option,
+    effort_options,
+    json_option,
+    track_snapshots_option,
 )
+from vm_babysitter.cli.outcomes import backup_told, convert_told, no_detach, repair_told
+from vm_babysitter.cli.output import say, screen_lines
+from vm_babysitter.cli.reader import Hindered
+from vm_babysitter.cli.render_health import diagnosis_text, repair_exit, repair_text
+from vm_babysitter.cli.render_health import status_exit as health_exit
+from vm_babysitter.cli.render_health import status_text as health_text
 from vm_babysitter.cli.render_plans import plan_text, vms_text
 from vm_babysitter.cli.render_results import backup_text, convert_text
+from vm_babysitter.cli.render_status import status_exit, status_text
 from vm_babysitter.cli.session import Session, show
 from vm_babysitter.domain.errors import BabysitterError, Exit, VmNotFound
-from vm_babysitter.domain.repair_plan import RepairPolicy, plan_repair
+from vm_babysitter.domain.job import JobKind
+from vm_babysitter.domain.repair_plan import RepairPolicy
 from vm_babysitter.domain.reread import DEFAULT_RUNS
 from vm_babysitter.engine.app import App, Effort
-from vm_babysitter.engine.diagnosing import Diagnosed, Wishes
-from vm_babysitter.views import BackupView, HealthView, PlanView, RepairView, VmView
+from vm_babysitter.engine.diagnosing import Diagnosed
+from vm_babysitter.views import BackupView, HealthView, RepairView
 
 
 @click.command()
@@ -28,51 +37,68 @@ from vm_babysitter.views import BackupView, HealthView, PlanView, RepairView, Vm
 @click.pass_obj
 def vms(session: Session, as_json: bool) -> None:
     """List the VMs and what of each would be backed up."""
-    with session.app(as_json=as_json) as app, app.hypervisor() as hypervisor:
-        found = hypervisor.vms()
-    show(as_json, lambda: [VmView.of(vm) for vm in found], lambda: vms_text(found))
+    with session.reader(as_json=as_json) as reader:
+        found = reader.vms()
+    show(as_json, lambda: found, lambda: vms_text(found))
 
 
 @click.command()
-@click.argument("vm")
+@click.argument("vm", type=VM)
 @click.option("--full", is_flag=True, help="Plan a new full backup.")
 @track_snapshots_option
 @json_option
 @click.pass_obj
 def plan(session: Session, vm: str, full: bool, track_snapshots: bool, as_json: bool) -> None:
     """Say what the next backup of VM would do, and why; change nothing."""
-    with session.app(as_json=as_json) as app, app.diagnoser() as diagnoser:
-        found = diagnoser.diagnose(vm, Wishes(full, track_snapshots))
-        if found.error is not None:
+    with session.reader(as_json=as_json) as reader:
+        found = reader.plan(vm, full=full, track_snapshots=track_snapshots)
+        if isinstance(found, Hindered):
             if not as_json:
-                health = plan_repair(found.diagnosis)
-                say(diagnosis_text(found.diagnosis, health, session.suggest))
+                say(diagnosis_text(found.health, session.suggest))
             raise found.error
-    show(as_json, lambda: PlanView.of(found), lambda: plan_text(found, session.suggest))
+    show(as_json, lambda: found, lambda: plan_text(found, session.suggest))
 
 
 @click.command()
-@click.argument("vm", required=False)
+@click.argument("vm", type=VM, required=False)
 @json_option
 @click.pass_obj
 def status(session: Session, vm: str | None, as_json: bool) -> None:
-    """Say whether the backups of VM, or of all VMs, are good, and what is done if not.
+    """Say whether everything is fine, what runs, what is next, and what there is to do.
 
-    Without a backup folder that can be used the VMs are listed all the same, and it fails.
+    With VM: whether its backups are good, and what is done if not. With --standalone: that of all
+    VMs. Without a backup folder that can be used the VMs are listed all the same, and it fails.
     """
+    if session.standalone:
+        _status_standalone(session, vm, as_json=as_json)
+        return
+    with session.daemon(as_json=as_json) as daemon:
+        if vm is None:
+            _status_of_all(session, daemon, as_json=as_json)
+            return
+        found = [daemon.health_of(vm)]
+    show(as_json, lambda: found, lambda: health_text(found, session.suggest))
+    raise SystemExit(int(health_exit(found)))
+
+
+def _status_of_all(session: Session, daemon: Daemon, *, as_json: bool) -> None:
+    view = daemon.status()
+    show(as_json, lambda: view, lambda: status_text(view, session.suggest, screen_lines()))
+    raise SystemExit(int(status_exit(view)))
+
+
+def _status_standalone(session: Session, vm: str | None, *, as_json: bool) -> None:
     with session.app(as_json=as_json) as app:
         missing = _without_store(app)
         found = _diagnosed(app, vm, missing)
-    diagnoses = [each.diagnosis for each in found]
-    planned = [(diagnosis, plan_repair(diagnosis)) for diagnosis in diagnoses]
     known = missing is None
-    data = [HealthView.of(*each, known=known) for each in planned]
+    views = [HealthView.of(each.diagnosis, known=known) for each in found]
     if missing is not None:
         if not as_json:
-            say(status_text(planned, session.suggest, known=False))
-        session.fail(missing, as_json=as_json, vms=msgspec.to_builtins(data))
-    show(as_json, lambda: data, lambda: status_text(planned, session.suggest))
-    raise SystemExit(int(status_exit(diagnoses)))
+            say(health_text(views, session.suggest, known=False))
+        session.fail(missing, as_json=as_json, vms=msgspec.to_builtins(views))
+    show(as_json, lambda: views, lambda: health_text(views, session.suggest))
+    raise SystemExit(int(health_exit(views)))
 
 
 def _without_store(app: App) -> BabysitterError | None:
@@ -95,31 +121,39 @@ def _diagnosed(app: App, vm: str | None, missing: BabysitterError | None) -> tup
 
 
 @click.command()
-@click.argument("vm")
+@click.argument("vm", type=VM)
 @click.option(
     "--remove-lost",
     is_flag=True,
     help="Remove restore points of which nothing can be restored, not even one disk.",
 )
+@detach_option
 @json_option
 @click.pass_obj
-def repair(session: Session, vm: str, remove_lost: bool, as_json: bool) -> None:
+def repair(session: Session, vm: str, remove_lost: bool, detach: bool, as_json: bool) -> None:
     """Repair the backups of VM as far as that need not wait for its next backup.
 
     Nothing is lost by it, and each backup does so by itself before it begins. Only what
     --remove-lost removes is gone. If this is interrupted, run it again.
     """
+    if not session.standalone:
+        order = Order(JobKind.REPAIR, vm, given("remove_lost"), repair_told(session))
+        run_job(session, order, as_json=as_json, detach=detach)
+        return
+    no_detach(detach)
     with session.app(as_json=as_json) as app, app.repair() as work:
-        result = work.run(vm, RepairPolicy(remove_lost))
-    show(as_json, lambda: RepairView.of(result), lambda: repair_text(result, session.suggest))
+        result = RepairView.of(work.run(vm, RepairPolicy(remove_lost)))
+    show(as_json, lambda: result, lambda: repair_text(result, session.suggest))
     raise SystemExit(int(repair_exit(result)))
 
 
 @click.command()
-@click.argument("vm")
+@click.argument("vm", type=VM)
 @click.option("--full", is_flag=True, help="Start a new backup series with a full backup.")
 @click.option(
-    "--compress", is_flag=True, help="Compress what shrinks: takes less room and more processor."
+    "--compress/--no-compress",
+    default=False,
+    help="Compress what shrinks: takes less room and more processor.",
 )
 @click.option(
     "--reread-runs",
@@ -131,6 +165,7 @@ def repair(session: Session, vm: str, remove_lost: bool, as_json: bool) -> None:
 )
 @track_snapshots_option
 @effort_options
+@detach_option
 @json_option
 @click.pass_obj
 def backup(
@@ -141,25 +176,32 @@ def backup(
     reread_runs: int,
     track_snapshots: bool,
     effort: Effort,
+    detach: bool,
     as_json: bool,
 ) -> None:
-    """Make the next restore point of VM, running or off, as it is."""
+    """Make the next restore point of VM, running or off, as it is.
+
+    The daemon does so as its settings say, but for the options that are given here.
+    """
+    if not session.standalone:
+        options = given("full", "compress", "reread_runs", "track_snapshots") | effort_given()
+        order = Order(JobKind.BACKUP, vm, options, backup_told)
+        run_job(session, order, as_json=as_json, detach=detach)
+        return
+    no_detach(detach)
     with session.app(as_json=as_json) as app, app.backup(effort, compress=compress) as work:
-        result = work.run(
+        done = work.run(
             vm, force_full=full, reread_runs=reread_runs, track_snapshots=track_snapshots
         )
-    show(
-        as_json,
-        lambda: BackupView.of(result),
-        lambda: backup_text(result),
-    )
-    warned = bool(result.point.warnings) and not result.unchanged
+    result = BackupView.of(done)
+    show(as_json, lambda: result, lambda: backup_text(result))
+    warned = bool(result.manifest.warnings) and not result.unchanged
     if warned or result.left or result.vm_resumed:
         raise SystemExit(int(Exit.WARNINGS))
 
 
 @click.command(short_help="Turn a raw disk into qcow2, whose changes can be tracked.")
-@click.argument("vm")
+@click.argument("vm", type=VM)
 @click.argument("disk")
 @click.option("--undo", is_flag=True, help="Give the disk the raw image back that it had.")
 @click.option(
@@ -168,6 +210,7 @@ def backup(
     help="With --undo: even if the VM has written to the disk since; that is then lost.",
 )
 @effort_options
+@detach_option
 @json_option
 @click.pass_obj
 def convert(
@@ -177,6 +220,7 @@ def convert(
     undo: bool,
     lose_changes: bool,
     effort: Effort,
+    detach: bool,
     as_json: bool,
 ) -> None:
     """Turn a raw disk of VM into qcow2, so that backups read only what changed.
@@ -187,6 +231,12 @@ def convert(
     """
     if lose_changes and not undo:
         raise click.UsageError("--lose-changes goes with --undo only.")
+    if not session.standalone:
+        options = given("disk", "undo", "lose_changes") | effort_given()
+        order = Order(JobKind.CONVERT, vm, options, convert_told(session))
+        run_job(session, order, as_json=as_json, detach=detach)
+        return
+    no_detach(detach)
     with session.app(as_json=as_json) as app, app.convert(effort) as (there, back):
         result = back.run(vm, disk, lose_changes=lose_changes) if undo else there.run(vm, disk)
     show(as_json, lambda: result, lambda: convert_text(result, session.suggest))

@@ -25,17 +25,19 @@ def have_streams() -> None:
                 pass
 
 
-def say(text: str) -> None:
+def say(text: str, *, end: bool = True) -> None:
     """Print a text that may have names in it which the terminal, or UTF-8, has no letters for.
 
-    That nobody reads it any more (``| head -1``) is no failure of what was done.
+    A line feed follows at its ``end``. That nobody reads it any more (``| head -1``) is no failure
+    of what was done.
 
     Raises:
         OSError: it cannot be written, since the disk is full for instance.
     """
     encoding = _encoding()
     try:
-        click.echo(text.encode(encoding, errors="backslashreplace").decode(encoding))
+        printable = text.encode(encoding, errors="backslashreplace").decode(encoding)
+        click.echo(printable, nl=end, color=_colours())
     except BrokenPipeError:
         _give_up_output()
     except OSError:
@@ -48,10 +50,18 @@ def say_json(data: Any, indent: int | None = None) -> None:
     say(json.dumps(data, ensure_ascii=_encoding() != "utf-8", indent=indent))
 
 
+def screen_lines() -> int | None:
+    """Return how many lines the terminal shows; None if standard output is none."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).lines or None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
 def complain(text: str) -> None:
     """Print a text on standard error; it is lost if nobody is there."""
     try:
-        click.echo(text, err=True)
+        click.echo(text, err=True, color=_colours())
     except OSError:
         return
 
@@ -69,6 +79,18 @@ class Once(logging.Handler):
         if text not in self._said:
             self._said.add(text)
             complain(text)
+
+
+def log_elsewhere() -> None:
+    """Put nothing that is logged on standard error any more: a daemon has logs of its own."""
+    logger = logging.getLogger("vm_babysitter")
+    for handler in [handler for handler in logger.handlers if isinstance(handler, Once)]:
+        logger.removeHandler(handler)
+
+
+def _colours() -> bool | None:
+    """Return False where nobody wants colours; None: wherever a terminal shows them."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
 
 
 def _encoding() -> str:

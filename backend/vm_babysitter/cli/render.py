@@ -2,6 +2,9 @@
 
 import unicodedata
 from collections.abc import Sequence
+from datetime import datetime
+
+import click
 
 from vm_babysitter.domain.point import Point
 from vm_babysitter.lib.units import format_bytes
@@ -21,14 +24,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _width(text: str) -> int:
-    """Return how many columns of a terminal a text takes: some letters take two, some none."""
+    """Return how many columns of a terminal a text takes: some letters take two, some none.
+
+    Colours take none.
+    """
     return sum(
         0
         if unicodedata.combining(letter)
         else 2
         if unicodedata.east_asian_width(letter) in "WF"
         else 1
-        for letter in text
+        for letter in click.unstyle(text)
     )
 
 
@@ -40,3 +46,21 @@ def stored_text(point: Point) -> str:
         return stored
     content = sum(d.written_bytes for d in point.disks)
     return f"{stored} ({format_bytes(content)} compressed with {' and '.join(ways)})"
+
+
+def local(moment: datetime | None) -> str:
+    """Say when something was or will be, in the time of this host."""
+    return "-" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M %Z}"
+
+
+def one_line(text: str) -> str:
+    """Return a text for a column."""
+    return " ".join(text.split())
+
+
+def shortened(lines: Sequence[str], room: int, what: str) -> list[str]:
+    """Return as many lines as there is room for, and how many more there are of what."""
+    if len(lines) <= room:
+        return list(lines)
+    shown = max(1, room - 1)
+    return [*lines[:shown], f"and {len(lines) - shown} more {what}"]

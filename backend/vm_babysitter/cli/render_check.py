@@ -2,6 +2,7 @@
 
 import click
 
+from vm_babysitter.cli.colours import by_verdict
 from vm_babysitter.domain.store_check import Verdict
 from vm_babysitter.engine.check_store import CheckedStore
 
@@ -21,8 +22,9 @@ def check_text(result: CheckedStore) -> str:
             f"{result.taken_from.taken:%Y-%m-%d %H:%M} UTC. That host is refused from now on."
         )
     for finding in result.findings:
-        lines.append(f"{finding.verdict:8} {finding.text}")
+        lines.append(f"{by_verdict(finding.verdict, f'{finding.verdict:8}')} {finding.text}")
         if finding.way_out:
             lines.append(f"{'':8} -> {finding.way_out}")
-    lines.append(f"{click.format_filename(result.path)} {_SUM[result.verdict]}.")
+    summary = by_verdict(result.verdict, _SUM[result.verdict])
+    lines.append(f"{click.format_filename(result.path)} {summary}.")
     return "\n".join(lines)

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
+from vm_babysitter.cli.colours import by_health
 from vm_babysitter.cli.render import table
 from vm_babysitter.cli.suggest import Suggest
-from vm_babysitter.domain.diagnosis import Diagnosis, Health, PointHealth
+from vm_babysitter.domain.diagnosis import Health
 from vm_babysitter.domain.errors import Exit
 from vm_babysitter.domain.findings import Code, Finding, Weight
-from vm_babysitter.domain.repair_plan import By, RepairPlan, Step, StepKind
-from vm_babysitter.engine.repair import Repaired
+from vm_babysitter.domain.repair_plan import By, Step, StepKind
 from vm_babysitter.lib.units import format_bytes, format_duration
+from vm_babysitter.views import HealthView, RepairView
 
 HEALTH_WORDS = {
     Health.GOOD: "good",
@@ -36,25 +37,19 @@ _TOLD = frozenset({Code.UNDER_WAY, Code.NO_BACKUP})
 """Notes without which a status would leave out what goes on just now."""
 
 
-def diagnosis_text(
-    diagnosis: Diagnosis, plan: RepairPlan, suggest: Suggest, *, known: bool = True
-) -> str:
-    """Say whether the backups of a VM are good, what is wrong, what is done, and what is lost.
-
-    ``known`` is whether there is a backup folder to look into.
-    """
-    facts = diagnosis.facts
-    sentence = _HEALTH_SENTENCES[diagnosis.health] if known else _NOT_KNOWN
-    lines = [sentence.format(vm=facts.name)]
-    for finding in diagnosis.findings:
+def diagnosis_text(view: HealthView, suggest: Suggest) -> str:
+    """Say whether the backups of a VM are good, what is wrong, what is done, and what is lost."""
+    sentence = _NOT_KNOWN if view.health is None else _HEALTH_SENTENCES[view.health]
+    lines = [by_health(view.health, sentence.format(vm=view.vm))]
+    for finding in view.findings:
         lines += _finding_lines(finding, suggest)
-    steps = [step for step in plan.steps if step.kind is not StepKind.BACKUP]
+    steps = [step for step in view.steps if step.kind is not StepKind.BACKUP]
     if steps:
         lines.append("What is done about it:")
-        texts = [_step_text(step, facts.name, suggest) for step in steps]
+        texts = [_step_text(step, view.vm, suggest) for step in steps]
         lines += [f"  {number}. {text}" for number, text in enumerate(texts, start=1)]
-    if known and (diagnosis.findings or diagnosis.lost):
-        lines.append(_loss_text(diagnosis))
+    if view.health is not None and (view.findings or view.lost):
+        lines.append(_loss_text(view))
     return "\n".join(lines)
 
 
@@ -84,99 +79,101 @@ def _step_text(step: Step, vm: str, suggest: Suggest) -> str:
     return words
 
 
-def _loss_text(diagnosis: Diagnosis) -> str:
-    waiting = [point for point in diagnosis.points if point.waits and not point.problem]
-    if not diagnosis.lost and not waiting:
-        return _nothing_lost(diagnosis)
+def _loss_text(view: HealthView) -> str:
+    waiting = [point.point for point in view.points if point.waits and not point.problem]
+    if not view.lost and not waiting:
+        return _nothing_lost(view)
     sentences = []
-    if diagnosis.lost:
-        sentences.append(f"Lost, as a whole: {_names(diagnosis.lost)}.")
+    if view.lost:
+        sentences.append(f"Lost, as a whole: {_names(view.lost)}.")
     if waiting:
-        only = "" if diagnosis.lost else "Nothing is known to be lost. "
+        only = "" if view.lost else "Nothing is known to be lost. "
         sentences.append(f"{only}Whole only once the above is done: {_names(waiting)}.")
     return "\n".join(sentences)
 
 
-def _names(points: Sequence[PointHealth]) -> str:
-    names = [point.name for point in points]
+def _names(names: Sequence[str]) -> str:
     shown = ", ".join(names[:_MANY]) + (f" and {len(names) - _MANY} more" if names[_MANY:] else "")
     return f"{len(names)} restore {'point' if len(names) == 1 else 'points'}: {shown}"
 
 
-def _nothing_lost(diagnosis: Diagnosis) -> str:
-    if any(finding.code is Code.OUT_OF_REACH for finding in diagnosis.findings):
+def _nothing_lost(view: HealthView) -> str:
+    if any(finding.code is Code.OUT_OF_REACH for finding in view.findings):
         return "Whether anything is lost cannot be told now."
-    if any(finding.code is Code.UNREADABLE for finding in diagnosis.findings):
+    if any(finding.code is Code.UNREADABLE for finding in view.findings):
         return "Which restore points are lost cannot be told."
-    if any(point.problem for point in diagnosis.points):
+    if any(point.problem for point in view.points):
         return "No disk is lost."
     return "Nothing is lost."
 
 
-def status_text(
-    found: Sequence[tuple[Diagnosis, RepairPlan]], suggest: Suggest, *, known: bool = True
-) -> str:
+def status_text(views: Sequence[HealthView], suggest: Suggest, *, known: bool = True) -> str:
     """Say of each VM how its backups are, then what is wrong with those that are not good.
 
     ``known`` is whether there is a backup folder to look into.
     """
-    if not found:
+    if not views:
         return "There is no VM, and no backup of one." if known else "There is no VM."
-    rows = []
-    for diagnosis, _ in found:
-        vm = diagnosis.facts.vm
-        state = "gone" if vm is None else str(vm.state)
-        newest = "-" if diagnosis.newest is None else diagnosis.newest.name
-        words = _health_words(diagnosis) if known else "not known: no backup folder"
-        rows.append((diagnosis.facts.name, state, newest, words))
+    rows = [
+        (
+            view.vm,
+            "gone" if view.state is None else str(view.state),
+            view.newest or "-",
+            _health_words(view),
+        )
+        for view in views
+    ]
     lines = [table(("VM", "STATE", "NEWEST POINT", "BACKUPS"), rows)]
-    for diagnosis, plan in found:
-        if _worth_telling(diagnosis):
-            lines += ["", diagnosis_text(diagnosis, plan, suggest, known=known)]
+    for view in views:
+        if _worth_telling(view):
+            lines += ["", diagnosis_text(view, suggest)]
     return "\n".join(lines)
 
 
-def _health_words(diagnosis: Diagnosis) -> str:
-    words = HEALTH_WORDS[diagnosis.health]
-    lost = len(diagnosis.lost)
-    return f"{words}, {lost} lost" if lost and diagnosis.health is not Health.LOST else words
+def _health_words(view: HealthView) -> str:
+    if view.health is None:
+        return "not known: no backup folder"
+    words = HEALTH_WORDS[view.health]
+    lost = len(view.lost)
+    if lost and view.health is not Health.LOST:
+        words = f"{words}, {lost} lost"
+    return by_health(view.health, words)
 
 
-def _worth_telling(diagnosis: Diagnosis) -> bool:
+def _worth_telling(view: HealthView) -> bool:
     return any(
-        finding.weight is not Weight.NOTE or finding.code in _TOLD for finding in diagnosis.findings
+        finding.weight is not Weight.NOTE or finding.code in _TOLD for finding in view.findings
     )
 
 
-def status_exit(found: Sequence[Diagnosis]) -> Exit:
+def status_exit(views: Sequence[HealthView]) -> Exit:
     """Return how `status` ends: integrity if all of a VM is lost, warnings if all is not well.
 
     Points that were lost earlier, and that backups have gone on without, are no news.
     """
-    if any(diagnosis.health is Health.LOST for diagnosis in found):
+    if any(view.health is Health.LOST for view in views):
         return Exit.INTEGRITY
     wrong = any(
-        diagnosis.health not in {Health.GOOD, Health.NONE}
-        or any(finding.weight is Weight.PERSON for finding in diagnosis.findings)
-        for diagnosis in found
+        view.health not in {Health.GOOD, Health.NONE}
+        or any(finding.weight is Weight.PERSON for finding in view.findings)
+        for view in views
     )
     return Exit.WARNINGS if wrong else Exit.OK
 
 
-def repair_text(result: Repaired, suggest: Suggest) -> str:
+def repair_text(view: RepairView, suggest: Suggest) -> str:
     """Say what was repaired, and how the backups are now."""
-    lines = [f"Done: {step.what}." for step in result.done]
-    lines += [f"Not done yet: {step.what}." for step in result.left]
-    lines += [f"Tried in vain, more is wrong: {step.what}." for step in result.failed]
+    lines = [f"Done: {step.what}." for step in view.done]
+    lines += [f"Not done yet: {step.what}." for step in view.left]
+    lines += [f"Tried in vain, more is wrong: {step.what}." for step in view.failed]
     if not lines:
         lines = ["Nothing was to be repaired."]
-    return "\n".join([*lines, diagnosis_text(result.after.diagnosis, result.plan, suggest)])
+    return "\n".join([*lines, diagnosis_text(view.after, suggest)])
 
 
-def repair_exit(result: Repaired) -> Exit:
+def repair_exit(view: RepairView) -> Exit:
     """Return how `repair` ends: as `status` would, had it no more to tell than what is left."""
-    after = result.after.diagnosis
-    if after.health is Health.LOST:
+    if view.after.health is Health.LOST:
         return Exit.INTEGRITY
-    troubled = result.left or result.failed or after.health is Health.UNKNOWN
+    troubled = view.left or view.failed or view.after.health is Health.UNKNOWN
     return Exit.WARNINGS if troubled else Exit.OK

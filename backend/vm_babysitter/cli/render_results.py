@@ -4,22 +4,22 @@ from collections.abc import Sequence
 
 import click
 
+from vm_babysitter.cli.colours import bad, good, warning
 from vm_babysitter.cli.render import stored_text
 from vm_babysitter.cli.suggest import Suggest
-from vm_babysitter.engine.backup import BackedUp
 from vm_babysitter.engine.conversion import Converted
-from vm_babysitter.engine.restore import Restored
 from vm_babysitter.engine.verify import Verified
 from vm_babysitter.lib.units import format_bytes, format_duration
+from vm_babysitter.views import BackupView, RestoreView
 
 
-def backup_text(result: BackedUp) -> str:
+def backup_text(result: BackupView) -> str:
     """Say what a backup came to."""
-    point = result.point
+    point = result.manifest
     if result.unchanged:
         lines = [
             f"{point.vm_name!r} is off and has not changed: restore point "
-            f"{result.chain}/{point.seq:06d} is current, no new one was needed."
+            f"{result.point} is current, no new one was needed."
         ]
         return "\n".join([*lines, *_backup_warnings(result)])
     read = sum(d.read_bytes for d in point.disks)
@@ -28,26 +28,25 @@ def backup_text(result: BackedUp) -> str:
     kind = "full backup" if point.level == "full" else "increment"
     state = " (off)" if point.off else ""
     lines = [
-        f"Restore point {result.chain}/{point.seq:06d} of {point.vm_name!r}{state} is complete: "
-        f"{kind}, "
-        f"{format_bytes(read)} read, {stored_text(point)}, {emptied}"
+        f"Restore point {result.point} of {point.vm_name!r}{state} is complete: "
+        f"{kind}, {format_bytes(read)} read, {stored_text(point)}, {emptied}"
         f"{format_duration(result.seconds)}."
     ]
     if not point.quiesced:
         lines.append(f"Not paused cleanly for the backup: {point.quiesce_note}.")
     lines += [f"Note: {note}." for note in point.notes]
-    lines += [f"Warning: {warning}." for warning in point.warnings]
+    lines += [warning(f"Warning: {each}.") for each in point.warnings]
     return "\n".join([*lines, *_backup_warnings(result)])
 
 
-def _backup_warnings(result: BackedUp) -> list[str]:
+def _backup_warnings(result: BackupView) -> list[str]:
     lines = []
     if result.vm_resumed:
-        lines.append(
-            "Warning: QEMU had paused the VM for a while: a disk error, or too little space."
-        )
+        words = "QEMU had paused the VM for a while: a disk error, or too little space."
+        lines.append(warning(f"Warning: {words}"))
     if result.left:
-        lines.append(f"Warning: cleaning up is left to the next backup. {result.left}")
+        words = f"cleaning up is left to the next backup. {result.left}"
+        lines.append(warning(f"Warning: {words}"))
     return lines
 
 
@@ -57,13 +56,13 @@ def verify_text(results: Sequence[Verified]) -> str:
     for result in results:
         if result.good:
             words = "data correct" if result.content else "files complete"
-            lines.append(f"{result.point}  good: {words}")
+            lines.append(f"{result.point}  {good('good')}: {words}")
         else:
-            lines += [f"{result.point}  BAD: {problem}" for problem in result.problems]
+            lines += [f"{result.point}  {bad('BAD')}: {problem}" for problem in result.problems]
     return "\n".join(lines)
 
 
-def restore_text(result: Restored) -> str:
+def restore_text(result: RestoreView) -> str:
     """Say what was restored."""
     lines = [f"Restored {result.point}: {format_bytes(result.content_bytes)} of content, checked."]
     lines += [f"  {click.format_filename(path)}" for path in result.files]

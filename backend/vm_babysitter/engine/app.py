@@ -18,6 +18,10 @@ from vm_babysitter.engine.verify import Verify
 from vm_babysitter.ports import Hypervisor, Observer, Store, ThisHost
 
 DEFAULT_URI = "qemu:///system"
+DEFAULT_SOCKET = Path("/run/vm-babysitter/api/api.socket")
+"""Where the daemon serves its API."""
+DEFAULT_SETTINGS = Path("/boot/config/plugins/vm-babysitter/settings.json")
+"""Where Unraid keeps what plugins are told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +94,15 @@ Compose = Callable[[Place, Observer, Cancel], App]
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """Where a daemon finds and keeps things."""
+    """Where a daemon finds and keeps things; all else is in its settings."""
 
-    settings: Path
+    settings: Path = DEFAULT_SETTINGS
     """The file of the settings."""
-    state: Path | None
+    state: Path | None = None
     """The folder of journal and logs; None for where Unraid keeps such."""
-    socket: Path
+    socket: Path = DEFAULT_SOCKET
     """Where it listens."""
-    uri: str
+    uri: str = DEFAULT_URI
     """The libvirt to talk to."""
     runtime: Path | None = None
     """Where job sockets and marks go; None for the usual place."""

@@ -12,10 +12,11 @@ from click.testing import CliRunner, Result
 from tests.support.engine_world import EngineWorld
 from tests.support.points import MIB
 from vm_babysitter.cli.main import cli
+from vm_babysitter.cli.session import Parts
 from vm_babysitter.domain.errors import BabysitterError
 from vm_babysitter.domain.lease import Lease
 from vm_babysitter.domain.store_check import Place as FoundPlace
-from vm_babysitter.engine.app import Effort, Place
+from vm_babysitter.engine.app import FULL_SPEED, Effort, Place
 from vm_babysitter.engine.backup import Backup
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.check_store import CheckStore, disk_places
@@ -122,7 +123,7 @@ class FakeApp:
         yield Repair(self.world.tools(), self.world.store)
 
     @contextmanager
-    def backup(self, effort: Effort, *, compress: bool = False) -> Iterator[Backup]:
+    def backup(self, effort: Effort = FULL_SPEED, *, compress: bool = False) -> Iterator[Backup]:
         self.efforts.append(effort)
         self.compress.append(compress)
         self.world.clock.advance(1)
@@ -131,24 +132,24 @@ class FakeApp:
     def check_store(self) -> CheckStore:
         return CheckStore(self.probe, lambda: disk_places(self.world.hypervisor))
 
-    def verify(self, effort: Effort) -> Verify:
+    def verify(self, effort: Effort = FULL_SPEED) -> Verify:
         self.efforts.append(effort)
         return cast(Verify, self.answers)
 
-    def restore(self, to: Path, effort: Effort) -> Restore:
+    def restore(self, to: Path, effort: Effort = FULL_SPEED) -> Restore:
         self.efforts.append(effort)
         self.to.append(to)
         return cast(Restore, self.answers)
 
     @contextmanager
-    def convert(self, effort: Effort) -> Iterator[tuple[Convert, ConvertBack]]:
+    def convert(self, effort: Effort = FULL_SPEED) -> Iterator[tuple[Convert, ConvertBack]]:
         self.efforts.append(effort)
         yield cast(Convert, self.converting), cast(ConvertBack, self.converting)
 
     def call(self, *arguments: str, standalone: bool = True) -> Result:
         """Run the command line."""
         options = ["--standalone"] if standalone else []
-        return CliRunner().invoke(cli, [*options, *arguments], obj=self.compose)
+        return CliRunner().invoke(cli, [*options, *arguments], obj=Parts(self.compose))
 
     def json(self, *arguments: str, code: int = 0) -> Any:
         """Run the command line; return what it printed for programs."""

@@ -56,7 +56,9 @@ class DaemonMissing(BabysitterError):
 
     code: ClassVar[str] = "daemon-missing"
     exit_code: ClassVar[Exit] = Exit.UNREACHABLE
-    template: ClassVar[str] = "There is no daemon to talk to."
+    template: ClassVar[str] = "The daemon does not answer: {reason}."
     hint_template: ClassVar[str] = (
-        "Have the work done without one: `vm-babysitter --standalone …`, with the option first."
+        "Start the service, or have the work done without it: `vm-babysitter --standalone …`, with "
+        "the option first."
     )
+    reason: str
