@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.demo.daemon import DemoDaemon
 from tests.support.embed import EmbeddedLibvirt
 from tests.support.vm import MIB, DiskSpec, TestVm, copy_content, kvm_works
 from vm_babysitter.lib.units import format_bytes, format_duration
@@ -57,6 +58,7 @@ class Demo:
             self.off(vm)
             self.power_cut(vm)
             self.bit_flip(vm)
+            self.by_itself(vm)
             self.restore_all()
             self.restore_by_hand()
         finally:
@@ -177,6 +179,35 @@ class Demo:
         say("The damaged restore point stays: its other disks can still be restored.")
         self.command("status")
 
+    def by_itself(self, vm: TestVm) -> None:
+        title("The daemon: backups by schedule")
+        say("`vm-babysitter serve` runs from here on, and the commands ask it.")
+        with DemoDaemon(self.folder, self.libvirt.uri, self.environment()) as daemon:
+            self.ask(daemon, "settings", "set", "store.path", str(self.store))
+            every_minute = '[{"name": "every minute", "when": "* * * * *"}]'
+            self.ask(daemon, "settings", "set", "schedules", every_minute)
+            self.ask(daemon, "schedules")
+            before = points_of(daemon)
+            vm.write("vda", 7 * MIB, 3 * MIB, 0x77)
+            say("The VM writes 3 MiB. What is due next is waited for, less than a minute.")
+            daemon.wait_for(lambda: points_of(daemon) > before)
+            self.references[max(points_of(daemon))] = self.disks_now(vm)
+            self.ask(daemon, "jobs", "--limit", "2")
+            self.ask(daemon, "status")
+            say(f"Told to end, it is gone after {format_duration(daemon.stop())}.")
+
+    def ask(self, daemon: DemoDaemon, *arguments: str) -> None:
+        """Show a command that asks the daemon, and what it says."""
+        show("vm-babysitter", *arguments)
+        done = daemon.call(*arguments)
+        print(indented(done.stdout + done.stderr))
+
+    def disks_now(self, vm: TestVm) -> dict[str, Path]:
+        """Keep what the disks hold now, to compare with."""
+        number = self.made = self.made + 1
+        folder = self.folder / "references"
+        return {t: vm.reference(t, folder / f"{number}-{t}.raw") for t in FORMATS}
+
     def restore_all(self) -> None:
         title("Every restore point is restored and compared with the disk as it was then")
         for point, references in self.references.items():
@@ -208,10 +239,7 @@ class Demo:
     def backup(self, vm: TestVm, story: str, code: int = 0) -> None:
         """Back up, and keep what the disks hold now to compare with."""
         say(story)
-        number = self.made = self.made + 1
-        references = {
-            t: vm.reference(t, self.folder / "references" / f"{number}-{t}.raw") for t in FORMATS
-        }
+        references = self.disks_now(vm)
         self.command("backup", VM, code=code)
         listed = json.loads(self.call("points", VM, "--json").stdout)
         self.references[max(entry["point"] for entry in listed)] = references
@@ -283,6 +311,12 @@ class Demo:
     def arguments(self, *arguments: str) -> list[str]:
         tool = [sys.executable, "-m", "vm_babysitter", "--standalone", "--uri", self.libvirt.uri]
         return [*tool, "--store", str(self.store), "--allow-ram-store", *arguments]
+
+
+def points_of(daemon: DemoDaemon) -> set[str]:
+    """Return the names of the restore points that a daemon tells of."""
+    listed = json.loads(daemon.call("points", VM, "--json").stdout)
+    return {entry["point"] for entry in listed}
 
 
 def title(text: str) -> None:
