@@ -1,69 +1,18 @@
 """The watch goes on whatever libvirt does."""
 
 import queue
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 
 from tests.support.fakes.clock import FakeClock
-from vm_babysitter.domain.errors import BabysitterError, HypervisorUnreachable
-from vm_babysitter.domain.vm import PowerState, Vm
+from tests.support.fakes.feed import GONE, HOUSE, Libvirt
 from vm_babysitter.domain.vm_changes import Change, VmChange
 from vm_babysitter.engine.vm_watch import Rhythm, VmWatch
 
-HOUSE = Vm("u1", "house", PowerState.RUNNING, ())
 QUICK = Rhythm(settle=0.0, look=30.0, reconnect=(0.01,))
-GONE = HypervisorUnreachable("qemu:///system", "it is not there")
-
-
-@dataclass
-class Libvirt:
-    """A libvirt that can be absent, end, or not answer; ``ports.OpenFeed``."""
-
-    vms: tuple[Vm, ...] = (HOUSE,)
-    absent: BabysitterError | None = None
-    answers: threading.Event = field(default_factory=threading.Event)
-    news: threading.Event = field(default_factory=threading.Event)
-    lost: bool = False
-    opened: int = 0
-    closed: int = 0
-
-    def __post_init__(self) -> None:
-        self.answers.set()
-
-    @contextmanager
-    def open(self) -> Iterator["Libvirt"]:
-        self.opened += 1
-        self.answers.wait(30)
-        if self.absent is not None:
-            raise self.absent
-        self.lost = False
-        try:
-            yield self
-        finally:
-            self.closed += 1
-
-    def outlines(self) -> tuple[Vm, ...]:
-        self.answers.wait(30)
-        return self.vms
-
-    def wait(self, seconds: float) -> bool:
-        came = self.news.wait(seconds)
-        self.news.clear()
-        if self.lost:
-            raise GONE
-        return came
-
-    def wake(self) -> None:
-        self.news.set()
-
-    def end(self) -> None:
-        self.lost = True
-        self.news.set()
 
 
 class Stage:
@@ -159,3 +108,35 @@ def test_it_ends_at_once(stage: Stage) -> None:
     assert stage.watch.stop(10)
     assert time.monotonic() - began < 5
     assert stage.libvirt.closed == 1
+
+
+def test_an_error_that_nobody_thought_of_does_not_end_it(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.watch.start()
+    stage.watch.wait_first(10)
+    stage.libvirt.odd = ValueError("an answer in no words of ours")
+    stage.libvirt.wake()
+    until(lambda: "ValueError" in stage.watch.now().trouble)
+    stage.libvirt.odd = None
+    until(lambda: stage.watch.now().trouble == "")
+    assert "nobody thought of" in caplog.text
+
+
+def test_a_listener_that_fails_is_no_trouble_with_libvirt(caplog: pytest.LogCaptureFixture) -> None:
+    libvirt = Libvirt()
+
+    def fails(_: object) -> None:
+        raise GONE
+
+    watch = VmWatch(libvirt.open, FakeClock(), fails, QUICK)
+    watch.start()
+    try:
+        watch.wait_first(10)
+        libvirt.vms = ()
+        libvirt.wake()
+        until(lambda: "Not everybody was told" in caplog.text)
+        assert watch.now().vms == ()
+        assert (watch.now().trouble, libvirt.opened) == ("", 1)
+    finally:
+        watch.stop()

@@ -1,5 +1,6 @@
 """Knows at any time which VMs there are, whatever libvirt does: it may be absent, or restart."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from vm_babysitter.domain.vm import Vm
 from vm_babysitter.domain.vm_changes import VmChange, vm_changes
 from vm_babysitter.ports import Clock, OpenFeed, VmFeed
 
+_log = logging.getLogger(__name__)
 _PATIENCE = timedelta(seconds=30)
 """After so long without an answer we say that libvirt does not answer."""
 
@@ -109,6 +111,9 @@ class VmWatch:
                     self._follow(feed)
             except BabysitterError as error:
                 self._fail(str(error))
+            except Exception as error:  # noqa: BLE001 - without this thread no VM is known any more
+                _log.exception("Watching VMs goes on after an error that nobody thought of.")
+                self._fail(f"libvirt could not be asked: {type(error).__name__}: {error}")
             delays = self._rhythm.reconnect
             self._stopping.wait(delays[min(tries, len(delays) - 1)])
             tries += 1
@@ -142,8 +147,12 @@ class VmWatch:
             self._vms, self._at, self._trouble = vms, self._clock.now(), ""
         self._looked.set()
         changes = () if first else vm_changes(before, vms)
-        if changes:
+        if not changes:
+            return
+        try:
             self._told(changes)
+        except Exception:  # noqa: BLE001 - it says nothing about libvirt
+            _log.exception("Not everybody was told of changes to VMs.")
 
     def _fail(self, trouble: str) -> None:
         with self._lock:
