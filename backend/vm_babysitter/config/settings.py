@@ -32,7 +32,12 @@ class Settings(Struct, frozen=True):
     schedules: Schedules = (DAILY,)
     vms: Annotated[Vms, about("Which VMs are backed up.")] = Vms()
     backup: Annotated[Backup, about("How backups are made.")] = Backup()
-    hooks: Annotated[Hooks, about("Commands of yours around the backup of each VM.")] = Hooks()
+    hooks: Annotated[Hooks, about(
+            "Commands of yours around the backup of each VM: one before it, and one after it, "
+            "whatever came of it and of the command before. What it is about is in variables: "
+            "VMB_VM, VMB_UUID, VMB_WHEN (before or after); after it also VMB_RESULT (ok, failed "
+            "or cancelled), VMB_POINT, VMB_ERROR."
+        )] = Hooks()
     space: Annotated[Space, about("When the backup folder fills up.", form=SPACE)] = Space()
     waits: Annotated[Waits, about("What scheduled jobs wait for.")] = Waits()
     log: Annotated[Log, about("What is written down, and how long it is kept.")] = Log()
