@@ -39,7 +39,8 @@ from vm_babysitter.engine.steady_journal import SteadyJournal
 from vm_babysitter.ports import Observer, VmFeed
 from vm_babysitter.service.conditions import gates
 from vm_babysitter.service.configuration import Configuration
-from vm_babysitter.service.daemon import Daemon, Outside
+from vm_babysitter.service.daemon import Daemon
+from vm_babysitter.service.outside import Outside
 from vm_babysitter.service.services import DaemonServices
 from vm_babysitter.service.store_guard import StoreGuard
 from vm_babysitter.service.works import Works
@@ -89,7 +90,8 @@ class _Composition:
 
     @contextmanager
     def diagnoser(self) -> Iterator[Diagnoser]:
-        with self.question().diagnoser() as diagnoser:
+        with_store = bool(self._configuration.settings.store.path)
+        with self.question().diagnoser(with_store=with_store) as diagnoser:
             yield diagnoser
 
     def thaw(self) -> None:

@@ -38,7 +38,9 @@ def standing(known_id: str, known_filesystem: str, found: FoundStore) -> Standin
     if found.id:
         return Standing.RIGHT if known_id in ("", found.id) else Standing.OTHER
     if not known_id:
-        return Standing.NEW
+        # Of one that was emptied the file system is still known.
+        new = known_filesystem in ("", found.filesystem)
+        return Standing.NEW if new else Standing.AWAY
     # A disk may have another name after a restart. Then a folder without its mark waits for
     # a person: better than backing up into the folder where the disk is to be mounted.
     return Standing.RENEWED if known_filesystem == found.filesystem else Standing.AWAY
@@ -47,7 +49,7 @@ def standing(known_id: str, known_filesystem: str, found: FoundStore) -> Standin
 def why_not(found: Standing, path: str) -> str:
     """Say why there can be no backups now, as a part of a sentence; empty if there can."""
     if found is Standing.AWAY:
-        return f"the backup folder {path!r} is not there: its disk is not mounted, it seems"
+        return f"the backup folder {path!r} is not there; its disk may not be mounted"
     if found is Standing.OTHER:
         return f"another backup folder than the one that was set up lies at {path!r}"
     return ""

@@ -38,7 +38,10 @@ def gates(
     def store(request: JobRequest) -> str:
         return guard.hindrance() if request.kind in _NEEDS_STORE else ""
 
-    return settings, host_state, libvirt, store
+    def room(request: JobRequest) -> str:
+        return guard.lack_of_room() if request.kind is JobKind.BACKUP else ""
+
+    return settings, host_state, libvirt, store, room
 
 
 def _by_itself(request: JobRequest) -> bool:

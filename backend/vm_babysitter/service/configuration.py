@@ -1,5 +1,6 @@
 """The settings that hold now, and who is told when they change."""
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 
@@ -10,6 +11,7 @@ from vm_babysitter.config.settings import Settings
 from vm_babysitter.domain.errors import BabysitterError
 
 _DEFAULTS = Settings()
+_log = logging.getLogger(__name__)
 
 
 class Configuration:
@@ -22,6 +24,8 @@ class Configuration:
         self._loaded: Loaded | None = None
         self._listeners: list[Callable[[], None]] = []
         self._lock = threading.RLock()
+        self._telling = threading.RLock()
+        """Listeners hear of one change after the other, or the older one might be heard last."""
 
     @property
     def settings(self) -> Settings:
@@ -41,12 +45,17 @@ class Configuration:
     def load(self) -> None:
         """Read the file. What is wrong with it is kept in ``problem``; never fails."""
         with self._lock:
-            try:
-                self._loaded, self.problem = self.file.load(), None
-            except BabysitterError as error:
-                self.problem = error
-        for told in self._listeners:
-            told()
+            self._read()
+        self._tell()
+
+    def refresh(self) -> None:
+        """Read the file again; listeners hear of it if it was changed by other means."""
+        with self._lock:
+            before = self._mark()
+            self._read()
+            changed = self._mark() != before
+        if changed:
+            self._tell()
 
     def save(self, raw: object, tag: str | None, known: Context | None) -> Checked:
         """Save settings if they are right, see ``SettingsFile.save``."""
@@ -56,14 +65,43 @@ class Configuration:
             self.load()
         return checked
 
-    def change(self, values: Mapping[tuple[str, ...], object]) -> None:
+    def change(
+        self,
+        values: Mapping[tuple[str, ...], object],
+        still: Callable[[Settings], bool] = lambda _: True,
+    ) -> None:
         """Change what the program itself fills in; a file that is wrong is left alone.
+
+        ``still`` says of the settings that hold whether the change is one of them still: what was
+        found out may be about settings that were replaced meanwhile.
 
         Raises:
             SettingsFailed, SettingsChanged, Damaged, UnsupportedFormat.
         """
         with self._lock:
-            if self.problem is not None:
-                return
-            self.file.change(values)
-        self.load()
+            before = self._mark()
+            self._read()
+            if self.problem is None and still(self.settings):
+                self.file.change(values)
+                self._read()
+            changed = self._mark() != before
+        if changed:
+            self._tell()
+
+    def _read(self) -> None:
+        try:
+            self._loaded, self.problem = self.file.load(), None
+        except BabysitterError as error:
+            self.problem = error
+
+    def _mark(self) -> tuple[str, str]:
+        tag = "" if self._loaded is None else self._loaded.tag
+        return tag, "" if self.problem is None else str(self.problem)
+
+    def _tell(self) -> None:
+        with self._telling:
+            for told in self._listeners:
+                try:
+                    told()
+                except Exception:  # noqa: BLE001 - what is saved holds, whoever stumbles over it
+                    _log.exception("Not all parts took over the settings.")

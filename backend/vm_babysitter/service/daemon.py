@@ -2,8 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from vm_babysitter.config.context import Context, VmRef
@@ -12,57 +12,32 @@ from vm_babysitter.domain.diagnosis import Diagnosis
 from vm_babysitter.domain.errors import BabysitterError, Busy, StoreRefused
 from vm_babysitter.domain.event import Event, Severity
 from vm_babysitter.domain.findings import Code
-from vm_babysitter.domain.job import ENDED, Job, JobKind, JobRequest, Limits, Origin
-from vm_babysitter.domain.job_past import KnownPoint
+from vm_babysitter.domain.job import Job, JobKind, JobRequest, Limits, Origin
 from vm_babysitter.domain.schedule import parse
-from vm_babysitter.domain.vm_changes import Change, VmChange
-from vm_babysitter.engine.catalog import point_name
+from vm_babysitter.domain.vm_changes import VmChange
+from vm_babysitter.engine.diagnosing import Diagnoser
 from vm_babysitter.engine.gates import Gate
 from vm_babysitter.engine.job_thread import Work
 from vm_babysitter.engine.runner import STOP_SECONDS, Runner
 from vm_babysitter.engine.scheduling import Scheduler, Wanted
-from vm_babysitter.engine.steady_journal import SteadyJournal
 from vm_babysitter.engine.vm_watch import VmWatch, Watched
-from vm_babysitter.ports import (
-    Clock,
-    HostZone,
-    JobLogs,
-    OpenFeed,
-    Publisher,
-    Store,
-    Timer,
-)
 from vm_babysitter.service.configuration import Configuration
-from vm_babysitter.service.diagnoses import Diagnoses, Open
+from vm_babysitter.service.diagnoses import Diagnoses
+from vm_babysitter.service.outside import Outside
+from vm_babysitter.service.past import make_up
 from vm_babysitter.service.recent import RecentJobs
 from vm_babysitter.service.store_guard import StoreGuard
+from vm_babysitter.service.store_watch import StoreWatch
+from vm_babysitter.service.vm_events import vm_event
 
 _log = logging.getLogger(__name__)
 _HOUSEKEEPING = timedelta(hours=1)
+_REREAD = timedelta(minutes=1)
+"""How often the settings are read again: somebody may have corrected them with an editor."""
+_LAST_SECONDS = 1.0
+"""For the other threads to end after the jobs: the host is waiting."""
 _LEFT = frozenset({Code.INTERRUPTED, Code.UNFINISHED, Code.STUCK, Code.REMOVAL})
 """What a process that was killed leaves, and `repair` puts away."""
-_MANY_POINTS = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """What the daemon needs of the world; all of it is put together by the composition root."""
-
-    clock: Clock
-    journal: SteadyJournal
-    timer: Timer
-    publisher: Publisher
-    job_logs: JobLogs
-    open_feed: OpenFeed
-    open_diagnoser: Open
-    open_store: Callable[[], Store]
-    host_zone: Callable[[], HostZone]
-    prune_logs: Callable[[datetime], object]
-    """Removes logs of jobs that were not written to since a moment."""
-    settings_changed: Callable[[], None]
-    """Is told when other settings hold; for logs, and whatever else the root has set up."""
-    thaw: Callable[[], None]
-    """Thaws guests that a dead process left frozen. Raises BabysitterError."""
 
 
 class Daemon:
@@ -84,22 +59,23 @@ class Daemon:
         self.started = outside.clock.now()
         self.ready = False
         self.zone = outside.host_zone()
-        self.recent = RecentJobs(outside.publisher)
-        self.watch = VmWatch(outside.open_feed, outside.clock, self._vms_changed)
+        self.recent = RecentJobs(outside.publisher, self._ended)
+        self.watch = VmWatch(outside.open_feed, outside.clock, self._vms_changed, outside.rhythm)
         self.runner = Runner(
             outside.journal,
             outside.clock,
             works,
             make_gates(self.watch.now),
             Limits(),
-            _Ended(self.recent, self._ended),
+            self.recent,
         )
         self.runner.logs = outside.job_logs
         outside.journal.on_back = self.runner.reload
         self.scheduler = Scheduler(
             outside.timer, outside.clock, outside.journal, self._submit_due, self.zone.zone
         )
-        self.diagnoses = Diagnoses(outside.open_diagnoser, outside.clock, self._diagnosed)
+        self.diagnoses = Diagnoses(self._open_diagnoser, outside.clock, self._diagnosed)
+        self.store_watch = StoreWatch(self._look_at_store, self._store_changed, self._store_there)
         self._stopping = threading.Event()
         self._repairs: set[str] = set()
         """VMs whose leftovers were handed to `repair` once: it need not succeed."""
@@ -110,12 +86,13 @@ class Daemon:
     def start(self) -> None:
         """Start all parts; returns soon, whatever libvirt and the backup folder do."""
         self.configuration.load()
-        self._rebuild_journal()
         for job in self.runner.start():
             self.recent.job(job)
         self.watch.start()
+        self.store_watch.start()
         threading.Thread(target=self._greet, name="greet", daemon=True).start()
         self._keep_house()
+        self._reread_settings()
         self.ready = True
         _log.info("The daemon is ready.")
 
@@ -126,13 +103,15 @@ class Daemon:
         """
         self.ready = False
         self._stopping.set()
+        self.diagnoses.stop(0.0)  # so that they end while jobs do
+        self.store_watch.stop(0.0)
         left = self.runner.stop(seconds)
-        self.diagnoses.stop()
-        self.watch.stop(2.0)
+        self.watch.stop(_LAST_SECONDS)
+        self.diagnoses.stop(_LAST_SECONDS / 2)
         return left
 
     def tell(self, event: Event) -> None:
-        """Keep an event, and tell whoever listens."""
+        """Keep an event, and tell whoever listens. Nothing of it makes the caller fail."""
         self.journal.event(event)
         self.recent.event(event)
 
@@ -150,8 +129,23 @@ class Daemon:
         settings = self.configuration.settings
         self._outside.settings_changed()
         self.runner.limits = Limits(parallel=settings.backup.parallel)
-        if self.configuration.problem is not None:
-            _log.error("%s", self.configuration.problem)
+        self._tell_of_settings()
+        if self.configuration.loaded is not None:  # else whoever wrote them meant other schedules
+            self._sync_schedules()
+        self._note_seen()
+        self.diagnoses.look()
+        self.store_watch.look()
+        self.runner.wake()
+
+    def _tell_of_settings(self) -> None:
+        problem = self.configuration.problem
+        if problem is not None:
+            _log.error("%s", problem)
+            subject, at = "The settings cannot be used", self.clock.now()
+            self.tell(Event(at, "settings-wrong", Severity.ALERT, subject, str(problem)))
+
+    def _sync_schedules(self) -> None:
+        settings = self.configuration.settings
         wanted = [
             Wanted(one.name, parse(one.when), one.kind, one.vms)
             for one in settings.schedules
@@ -161,9 +155,6 @@ class Daemon:
             self.scheduler.sync(wanted)
         except BabysitterError as error:
             _log.error("%s", error)
-        self._note_seen()
-        self.diagnoses.look()
-        self.runner.wake()
 
     def _note_seen(self) -> None:
         """Note which VMs there are when new ones are no longer to be backed up."""
@@ -205,24 +196,14 @@ class Daemon:
 
     def _vms_changed(self, changes: tuple[VmChange, ...]) -> None:
         for each in changes:
-            self._told_of(each)
+            event = vm_event(each, self.clock.now())
+            if event is not None:
+                self.tell(event)
+            _log.info("VM %s (%s): %s.", each.vm.name, each.vm.uuid, each.change)
             self.diagnoses.look(each.vm.uuid)
+        self._recall()
         self._note_seen()
         self.runner.wake()
-
-    def _told_of(self, change: VmChange) -> None:
-        vm, before = change.vm, change.before
-        words = {
-            Change.APPEARED: "is new",
-            Change.GONE: "is gone; its backups stay",
-            Change.RENAMED: f"was called {before.name if before else ''} before",
-            Change.EDITED: "has other disks than before",
-        }
-        if change.change in words:
-            subject = f"VM {vm.name} {words[change.change]}"
-            kind = f"vm-{change.change}"
-            self.tell(Event(self.clock.now(), kind, Severity.NORMAL, subject, "", vm.uuid, vm.name))
-        _log.info("VM %s (%s): %s.", vm.name, vm.uuid, change.change)
 
     def _ended(self, job: Job) -> None:
         self.diagnoses.look(job.request.vm_uuid)
@@ -252,7 +233,9 @@ class Daemon:
             self._outside.thaw()
         except BabysitterError as error:
             _log.warning("%s", error)
-        self.recent.load(self.journal, [vm.uuid for vm in self.watch.now().vms])
+        except Exception:  # noqa: BLE001 - what comes after does not depend on it
+            _log.exception("Thawing failed in a way nobody thought of.")
+        self._recall()
         self._note_seen()
         self.diagnoses.start()
 
@@ -270,48 +253,36 @@ class Daemon:
         self.zone = self._outside.host_zone()
         self.scheduler.use_zone(self.zone.zone)
 
-    def _rebuild_journal(self) -> None:
-        """Make up a lost journal from the restore points that there are."""
-        reason = self.journal.lost()
-        if not reason or self.guard.path is None:
-            return
-        try:
-            store = self._outside.open_store()
-            self.journal.rebuild(_known_points(store))
-        except StoreRefused:
-            _log.info("There are no backups yet to make up a history from.")
-        except (BabysitterError, OSError) as error:
-            _log.warning("The history cannot be made up from the backup folder: %s", error)
+    def _reread_settings(self) -> None:
+        self._outside.timer.at("settings", self.clock.now() + _REREAD, self._reread_settings)
+        self.configuration.refresh()
 
+    def _recall(self) -> None:
+        """Learn from the journal what became of the last backups of the VMs that there are."""
+        self.recent.load(self.journal, [vm.uuid for vm in self.watch.now().vms])
 
-class _Ended:
-    """A publisher that tells of jobs that have ended."""
+    # -- the backup folder ----------------------------------------------------------------
 
-    def __init__(self, publisher: Publisher, ended: Callable[[Job], None]) -> None:
-        self._publisher = publisher
-        self._told = ended
+    @contextmanager
+    def _open_diagnoser(self) -> Iterator[Diagnoser]:
+        """Open what diagnoses, unless it would take backups that are away for none."""
+        reason = "" if self.guard.path is None else self.guard.hindrance()
+        if reason:
+            raise StoreRefused(str(self.guard.path), reason, "Is its disk mounted?")
+        with self._outside.open_diagnoser() as diagnoser:
+            yield diagnoser
 
-    def job(self, job: Job) -> None:
-        self._publisher.job(job)
-        if job.state in ENDED:
-            self._told(job)
+    def _look_at_store(self) -> str:
+        if self.guard.path is None:
+            return ""
+        return self.guard.hindrance() or self.guard.lack_of_room()
 
-    def event(self, event: Event) -> None:
-        self._publisher.event(event)
+    def _store_changed(self) -> None:
+        self.diagnoses.look()
+        self.runner.wake()
 
-
-def _known_points(store: Store) -> list[KnownPoint]:
-    found = [
-        KnownPoint(
-            vm.uuid,
-            vm.names[-1],
-            point_name(chain, stored.point.seq),
-            stored.point.started,
-            stored.point.finished,
-            stored.point.warnings,
-        )
-        for vm in store.vms()
-        for chain in store.chains(vm.uuid)
-        for stored in chain.points
-    ]
-    return sorted(found, key=lambda point: point.started)[-_MANY_POINTS:]
+    def _store_there(self) -> None:
+        if self.diagnoses.problem:  # which may have been for want of it
+            self.diagnoses.look()
+        if self.guard.path is not None and make_up(self.journal, self._outside.open_store):
+            self._recall()

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from vm_babysitter.domain.diagnosis import Diagnosis
-from vm_babysitter.domain.errors import BabysitterError
+from vm_babysitter.domain.errors import BabysitterError, VmNotFound
 from vm_babysitter.engine.diagnosing import Diagnosed, Diagnoser
 from vm_babysitter.ports import Clock
 
 _log = logging.getLogger(__name__)
+_AGAIN = 60.0
+"""Seconds after which a look that failed is made again, if nothing has it made sooner."""
 Open = Callable[[], AbstractContextManager[Diagnoser]]
 """Makes what diagnoses. Raises BabysitterError, OSError."""
 
@@ -31,8 +33,18 @@ class Diagnoses:
     No image of a VM is opened for it, and no index read: see ``Diagnoser.diagnose``.
     """
 
-    def __init__(self, opened: Open, clock: Clock, told: Callable[[Diagnosis], None]) -> None:
-        """``told`` is called for each VM that was looked at, in this thread."""
+    def __init__(
+        self,
+        opened: Open,
+        clock: Clock,
+        told: Callable[[Diagnosis], None],
+        again: float = _AGAIN,
+    ) -> None:
+        """``told`` is called for each VM that was looked at, in this thread.
+
+        ``again`` is after how many seconds a look that failed is made again.
+        """
+        self._again = again
         self._open = opened
         self._clock = clock
         self._told = told
@@ -84,24 +96,35 @@ class Diagnoses:
         return self._idle.wait(seconds)
 
     def _run(self) -> None:
+        everything, wanted = False, list[str]()
         while True:
             with self._change:
                 while not (self._stopping or self._all or self._wanted):
                     self._idle.set()
-                    self._change.wait()
+                    if not self._change.wait(self._again if self.problem else None):
+                        # What failed is looked at again, by itself.
+                        self._all = everything
+                        self._wanted.update(wanted)
                 if self._stopping:
                     return
-                everything, wanted = self._all, sorted(self._wanted)
+                if not self.problem:
+                    everything, wanted = False, []
+                everything = everything or self._all
+                wanted = sorted(self._wanted.union(wanted))
                 self._all = False
                 self._wanted.clear()
-            try:
-                self._look(everything, wanted)
-                self.problem = ""
-            except (BabysitterError, OSError) as error:
-                self.problem = str(error)
-            except Exception:  # noqa: BLE001 - the next look may well succeed
-                _log.exception("Looking at the backups failed in a way nobody thought of.")
-                self.problem = "an error that nobody thought of: see the log"
+            self.problem = self._try(everything, wanted)
+
+    def _try(self, everything: bool, wanted: list[str]) -> str:  # noqa: FBT001
+        """Look; return why that failed as a whole."""
+        try:
+            self._look(everything, wanted)
+        except (BabysitterError, OSError) as error:
+            return str(error)
+        except Exception:  # noqa: BLE001 - the next look may well succeed
+            _log.exception("Looking at the backups failed in a way nobody thought of.")
+            return "an error that nobody thought of: see the log"
+        return ""
 
     def _look(self, everything: bool, wanted: list[str]) -> None:  # noqa: FBT001
         with self._open() as diagnoser:
@@ -118,7 +141,7 @@ class Diagnoses:
             for uuid in wanted:
                 try:
                     self._keep(diagnoser.diagnose(uuid, planned=False))
-                except BabysitterError as error:  # it is gone, with all its backups
+                except VmNotFound as error:  # it is gone, with all its backups
                     _log.info("VM %s is not looked at any more: %s", uuid, error)
                     with self._change:
                         self._known.pop(uuid, None)
@@ -127,4 +150,7 @@ class Diagnoses:
         diagnosis = found.diagnosis
         with self._change:
             self._known[diagnosis.facts.uuid] = Known(diagnosis, self._clock.now())
-        self._told(diagnosis)
+        try:
+            self._told(diagnosis)
+        except Exception:  # noqa: BLE001 - the other VMs are looked at all the same
+            _log.exception("What was found of VM %s was not acted on.", diagnosis.facts.name)

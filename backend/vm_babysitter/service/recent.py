@@ -1,6 +1,7 @@
 """What became of the last backup of each VM, known without asking the journal."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -26,18 +27,18 @@ class Recent:
 class RecentJobs:
     """Implements ``ports.Publisher``: hears of each job that ends, and tells another one."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, ended: Callable[[Job], None]) -> None:
+        """``ended`` is called after each job that has ended."""
         self._publisher = publisher
+        self._told = ended
         self._recent: dict[str, Recent] = {}  # by UUID
         self._ended: dict[tuple[JobKind, Result], int] = {}
         self._lock = threading.Lock()
 
     def load(self, journal: Journal, uuids: list[str]) -> None:
-        """Learn what a journal knows of these VMs."""
+        """Learn what a journal knows of these VMs; what is known already stays."""
         for uuid in uuids:
-            with self._lock:
-                known = uuid in self._recent
-            for job in [] if known else reversed(journal.jobs(vm=uuid, states=ENDED, limit=_MANY)):
+            for job in journal.jobs(vm=uuid, states=ENDED, limit=_MANY):
                 self._learn(job)
 
     def of(self, uuid: str) -> Recent | None:
@@ -59,6 +60,8 @@ class RecentJobs:
                     key = (job.request.kind, job.result)
                     self._ended[key] = self._ended.get(key, 0) + 1
         self._publisher.job(job)
+        if job.state in ENDED:
+            self._told(job)
 
     def event(self, event: Event) -> None:
         """See the port."""
@@ -70,6 +73,13 @@ class RecentJobs:
             return
         with self._lock:
             old = self._recent.get(job.request.vm_uuid)
-            well = job.finished if job.result in _WELL else None
-            succeeded = well or (None if old is None else old.succeeded)
-            self._recent[job.request.vm_uuid] = Recent(job, succeeded)
+            well = [job.finished] if job.result in _WELL and job.finished else []
+            if old is not None and old.succeeded is not None:
+                well.append(old.succeeded)
+            # Those of a journal come in any order, and while others end.
+            last = job if old is None or _end(old.last) <= _end(job) else old.last
+            self._recent[job.request.vm_uuid] = Recent(last, max(well, default=None))
+
+
+def _end(job: Job) -> datetime:
+    return job.finished or job.created

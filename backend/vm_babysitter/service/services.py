@@ -1,26 +1,20 @@
 """The answers to the API: ``api.services.Services``."""
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vm_babysitter import __version__
 from vm_babysitter.config.check import Checked, check
-from vm_babysitter.domain.errors import (
-    Busy,
-    HypervisorUnreachable,
-    StoreRefused,
-)
 from vm_babysitter.domain.job import Job, JobKind, JobRequest, JobState, Option, Origin
 from vm_babysitter.domain.overview import Todo
 from vm_babysitter.domain.schedule import parse
 from vm_babysitter.engine.app import App
-from vm_babysitter.engine.catalog import find_vm
 from vm_babysitter.engine.diagnosing import Wishes
-from vm_babysitter.ports import Store, StoredVm
+from vm_babysitter.ports import StoredVm
 from vm_babysitter.service.daemon import Daemon
 from vm_babysitter.service.figures import figures
+from vm_babysitter.service.lookups import Lookups
+from vm_babysitter.service.parts import parts
 from vm_babysitter.service.status import Moment, status_view
 from vm_babysitter.views import (
     ChainView,
@@ -33,7 +27,6 @@ from vm_babysitter.views import (
     Metric,
     NoteView,
     PartState,
-    PartView,
     PlanView,
     PointView,
     ScheduleView,
@@ -45,10 +38,6 @@ from vm_babysitter.views import (
 
 ReadLog = Callable[[int, int, int], tuple[str, int, bool] | None]
 """Reads a job's log: number, offset, most bytes -> text, next offset, whether there is more."""
-_PATIENCE = 5.0
-"""Seconds that a question waits for others before it is turned away."""
-_AT_ONCE = 3
-"""Questions at a time that have to ask libvirt, or read the backup folder."""
 
 
 class DaemonServices:
@@ -56,20 +45,19 @@ class DaemonServices:
 
     def __init__(self, daemon: Daemon, compose: Callable[[], App], read_log: ReadLog) -> None:
         self._daemon = daemon
-        self._compose = compose
+        self._find = Lookups(daemon, compose)
         self._read_log = read_log
-        self._slots = threading.BoundedSemaphore(_AT_ONCE)
 
     # -- VMs and their backups ------------------------------------------------------------
 
     def vms(self) -> Sequence[VmView]:
         """See the protocol."""
-        with self._asking(libvirt=True), self._compose().hypervisor() as hypervisor:
+        with self._find.hypervisor() as hypervisor:
             return [VmView.of(vm) for vm in hypervisor.vms()]
 
     def vm(self, vm: str) -> VmView:
         """See the protocol."""
-        with self._asking(libvirt=True), self._compose().hypervisor() as hypervisor:
+        with self._find.hypervisor() as hypervisor:
             return VmView.of(hypervisor.vm(vm))
 
     def health(self) -> Sequence[HealthView]:
@@ -80,12 +68,12 @@ class DaemonServices:
 
     def health_of(self, vm: str) -> HealthView:
         """See the protocol."""
-        with self._asking(libvirt=True), self._compose().diagnoser() as diagnoser:
+        with self._find.diagnoser() as diagnoser:
             return HealthView.of(diagnoser.diagnose(vm).diagnosis)
 
     def plan(self, vm: str, *, full: bool, track_snapshots: bool) -> PlanView:
         """See the protocol."""
-        with self._asking(libvirt=True), self._compose().diagnoser() as diagnoser:
+        with self._find.diagnoser() as diagnoser:
             found = diagnoser.diagnose(vm, Wishes(full, track_snapshots))
         if found.error is not None:
             raise found.error
@@ -93,18 +81,18 @@ class DaemonServices:
 
     def chains(self, vm: str) -> Sequence[ChainView]:
         """See the protocol."""
-        with self._reading() as store:
-            stored = self._stored(store, vm)
+        with self._find.reading() as store:
+            stored = self._find.stored(store, vm)
             chains = () if stored is None else store.chains(stored.uuid)
             return [ChainView.of(stored, chain) for chain in chains if stored is not None]
 
     def points(self, vm: str | None) -> Sequence[PointView]:
         """See the protocol."""
-        with self._reading() as store:
+        with self._find.reading() as store:
             if vm is None:
                 wanted: Sequence[StoredVm] = store.vms()
             else:
-                stored = self._stored(store, vm)
+                stored = self._find.stored(store, vm)
                 wanted = () if stored is None else (stored,)
             return PointView.all((each, store.chains(each.uuid)) for each in wanted)
 
@@ -122,7 +110,7 @@ class DaemonServices:
             next_runs=daemon.scheduler.next_runs(),
             troubles=tuple(
                 Todo(part.text, part.hint)
-                for part in self._parts()
+                for part in parts(daemon)
                 if part.state in {PartState.FAILED, PartState.WARNING}
             ),
         )
@@ -143,11 +131,9 @@ class DaemonServices:
 
     def submit(self, kind: JobKind, vm: str, options: Mapping[str, Option]) -> JobView:
         """See the protocol."""
-        path = self._daemon.guard.path
-        if path is None and kind is not JobKind.CONVERT:
-            way_out = "Name one in the settings: store.path."
-            raise StoreRefused("", "no backup folder is set up", way_out)
-        uuid, name = self._named(vm)
+        if kind is not JobKind.CONVERT:
+            self._find.set_up()
+        uuid, name = self._find.named(vm)
         request = JobRequest(kind, uuid, name, dict(options), Origin.USER)
         return JobView.of(self._daemon.runner.submit(request))
 
@@ -166,6 +152,11 @@ class DaemonServices:
         """See the protocol."""
         found = self._daemon.journal.events(vm=vm, job=job, limit=limit)
         return [EventView.of(event) for event in found]
+
+    def _now(self, job: Job) -> Job:
+        """Return a job of the journal, which knows no bytes, as it is now."""
+        running = {each.id: each for each in self._daemon.runner.running()}
+        return running.get(job.id, job)
 
     # -- settings -------------------------------------------------------------------------
 
@@ -211,94 +202,12 @@ class DaemonServices:
         """See the protocol."""
         daemon = self._daemon
         return SystemView(
-            __version__, daemon.started, daemon.ready, daemon.zone.name, tuple(self._parts())
+            __version__, daemon.started, daemon.ready, daemon.zone.name, tuple(parts(self._daemon))
         )
 
     def metrics(self) -> Sequence[Metric]:
         """See the protocol."""
         return figures(self.status(), self._daemon)
-
-    def _parts(self) -> Iterator[PartView]:
-        daemon = self._daemon
-        problem = daemon.configuration.problem
-        if problem is None:
-            yield PartView("settings", PartState.OK, "The settings are in order.")
-        else:
-            yield PartView("settings", PartState.FAILED, problem.message, problem.hint)
-        trouble = daemon.watch.now().trouble
-        words = trouble or "libvirt answers."
-        yield PartView("libvirt", PartState.WAITS if trouble else PartState.OK, words)
-        yield self._store_part()
-        journal = daemon.journal.trouble
-        words = journal or "The journal is kept."
-        yield PartView("journal", PartState.WARNING if journal else PartState.OK, words)
-        problem_of_look = daemon.diagnoses.problem
-        if problem_of_look and not trouble:
-            text = f"The backups cannot be looked at: {problem_of_look}"
-            yield PartView("diagnoses", PartState.WARNING, text)
-
-    def _store_part(self) -> PartView:
-        guard = self._daemon.guard
-        if guard.path is None:
-            return PartView("store", PartState.WAITS, "No backup folder is set up.")
-        told = guard.troubles()
-        if "store-away" in told or "store-other" in told:
-            text = f"Backups wait: the backup folder {str(guard.path)!r} is not the one, or away."
-            return PartView("store", PartState.FAILED, text, "Is its disk mounted?")
-        if "store-full" in told:
-            text = f"No backup begins: the backup folder {str(guard.path)!r} is full."
-            return PartView("store", PartState.FAILED, text, "Free some space there.")
-        if "store-low" in told:
-            text = f"The backup folder {str(guard.path)!r} fills up."
-            return PartView("store", PartState.WARNING, text, "Free some space there.")
-        return PartView("store", PartState.OK, f"Backups go to {str(guard.path)!r}.")
-
-    # -- helpers --------------------------------------------------------------------------
-
-    def _now(self, job: Job) -> Job:
-        """Return a job of the journal, which knows no bytes, as it is now."""
-        running = {each.id: each for each in self._daemon.runner.running()}
-        return running.get(job.id, job)
-
-    def _named(self, vm: str) -> tuple[str, str]:
-        """Return UUID and name of a VM that libvirt has, or that has backups."""
-        for one in self._daemon.watch.now().vms:
-            if vm in {one.uuid, one.name}:
-                return one.uuid, one.name
-        with self._reading() as store:
-            stored = find_vm(store, vm)
-            return stored.uuid, stored.names[-1]
-
-    def _stored(self, store: Store, vm: str) -> StoredVm | None:
-        """Return a VM as the backup folder has it; None if it only has no backups.
-
-        Raises:
-            VmNotFound: libvirt does not have it either.
-        """
-        for one in self._daemon.watch.now().vms:
-            if vm in {one.uuid, one.name}:
-                return next((each for each in store.vms() if each.uuid == one.uuid), None)
-        return find_vm(store, vm)
-
-    @contextmanager
-    def _reading(self) -> Iterator[Store]:
-        if self._daemon.guard.path is None:
-            way_out = "Name one in the settings: store.path."
-            raise StoreRefused("", "no backup folder is set up", way_out)
-        with self._asking(libvirt=False):
-            yield self._compose().store()
-
-    @contextmanager
-    def _asking(self, *, libvirt: bool) -> Iterator[None]:
-        trouble = self._daemon.watch.now().trouble if libvirt else ""
-        if trouble:
-            raise HypervisorUnreachable("libvirt", trouble.rstrip("."))
-        if not self._slots.acquire(timeout=_PATIENCE):
-            raise Busy("The daemon", "it is answering others")
-        try:
-            yield
-        finally:
-            self._slots.release()
 
 
 def _notes(checked: Checked) -> tuple[NoteView, ...]:

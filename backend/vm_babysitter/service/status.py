@@ -1,7 +1,7 @@
 """The whole in one document, from what is known: nobody is waited for."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, tzinfo
 
 from vm_babysitter.config.context import VmRef
@@ -55,6 +55,9 @@ def status_view(moment: Moment, configuration: Configuration, recent: RecentJobs
         set_up=bool(configuration.settings.store.path),
         now=moment.now,
     )
+    problem = configuration.problem
+    if problem is not None and configuration.loaded is None:  # what is set up is not known
+        found = replace(found, sentence="The settings cannot be used.", todo=moment.troubles)
     kinds = {schedule.name: schedule.kind for schedule in configuration.settings.schedules}
     upcoming = sorted(moment.next_runs.items(), key=lambda item: item[1])
     return StatusView(

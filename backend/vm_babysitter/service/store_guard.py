@@ -1,11 +1,12 @@
 """Sees to it that backups go where they were set up to go, and only while there is room."""
 
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from vm_babysitter.config.forms import space_in_bytes
-from vm_babysitter.domain.errors import BabysitterError, NotEnoughSpace, StoreFailed
+from vm_babysitter.domain.errors import BabysitterError
 from vm_babysitter.domain.event import Event, Severity
 from vm_babysitter.domain.space import Room
 from vm_babysitter.domain.store_standing import Standing, standing, why_not
@@ -14,6 +15,8 @@ from vm_babysitter.ports import Clock, FindStore
 from vm_babysitter.service.configuration import Configuration
 
 Tell = Callable[[Event], None]
+_log = logging.getLogger(__name__)
+_GONE = ("store-away", "store-other", "store-failed")
 
 
 class StoreGuard:
@@ -35,6 +38,8 @@ class StoreGuard:
         self._lock = threading.Lock()
         self._told: set[str] = set()
         """Codes of what was told and is still so: it is told once."""
+        self._about: Path | None = None
+        """The folder that it was told of."""
 
     @property
     def path(self) -> Path | None:
@@ -42,75 +47,102 @@ class StoreGuard:
         path = self._configuration.settings.store.path
         return Path(path) if path else None
 
-    def standing(self) -> Standing | None:
-        """Return what lies there; None if none is set up. Raises StoreFailed, UnsupportedFormat."""
-        path, known = self.path, self._configuration.settings.store
-        return None if path is None else standing(known.id, known.filesystem, self._find(path))
-
     def hindrance(self) -> str:
         """Return why there can be no backups now, as a part of a sentence; empty if there can."""
-        try:
-            found = self.standing()
-        except BabysitterError as error:
-            return error.message
-        if found is None:
+        path = self.path
+        self._turn_to(path)
+        if path is None:
             return "no backup folder is set up"
-        reason = why_not(found, str(self.path))
-        code = f"store-{found}"
-        if found in {Standing.AWAY, Standing.OTHER}:
-            self._once(code, Severity.ALERT, "The backup folder is not there", f"{reason}.")
-        else:
-            self._over("store-away", "store-other")
+        known = self._configuration.settings.store
+        try:
+            found = standing(known.id, known.filesystem, self._find(path))
+        except BabysitterError as error:
+            self._over(*(code for code in _GONE if code != "store-failed"))
+            subject = "The backup folder cannot be used"
+            self._once("store-failed", Severity.ALERT, subject, str(error))
+            return error.message.rstrip(".")
+        reason = why_not(found, str(path))
+        code = f"store-{found}" if reason else ""
+        self._over(*(other for other in _GONE if other != code))
+        if reason:
+            words = f"{reason[0].upper()}{reason[1:]}. Backups wait for it."
+            self._once(code, Severity.ALERT, "The backup folder is not there", words)
+        elif found is Standing.RENEWED:
+            self._begin_anew(path)
         return reason
 
     def note(self) -> None:
-        """Note which folder it is, once it is one; tell if it was emptied."""
+        """Note which folder it is, once it is one. Never fails: a backup may depend on it."""
         path, known = self.path, self._configuration.settings.store
         if path is None:
             return
-        found = self._find(path)
-        if not found.id or (found.id, found.filesystem) == (known.id, known.filesystem):
-            return
-        if known.id and known.id != found.id:
-            text = (
-                f"{str(path)!r} had lost what marked it as the backup folder, as if somebody had "
-                "emptied it. Backups go on in it."
+        try:
+            found = self._find(path)
+            if not found.id or (found.id, found.filesystem) == (known.id, known.filesystem):
+                return
+            if known.id and found.id != known.id:
+                return  # another folder has come there meanwhile: whoever looks next will tell
+            self._configuration.change(
+                {("store", "id"): found.id, ("store", "filesystem"): found.filesystem},
+                still=lambda now: now.store == known,
             )
-            self._event("store-renewed", Severity.ALERT, "The backup folder was emptied", text)
-        self._configuration.change(
-            {("store", "id"): found.id, ("store", "filesystem"): found.filesystem}
+        except BabysitterError as error:
+            _log.warning("Which backup folder it is was not noted: %s", error)
+
+    def _begin_anew(self, path: Path) -> None:
+        """Take a folder that was emptied for a new one on the same file system, and tell so."""
+        text = (
+            f"{str(path)!r} has lost what marks it as the backup folder, as if somebody had "
+            "emptied it. Backups go on in it."
         )
+        known = self._configuration.settings.store
+        self._once("store-renewed", Severity.ALERT, "The backup folder was emptied", text)
+        try:
+            # Now: the next backup makes another mark, which else would be that of another folder.
+            self._configuration.change({("store", "id"): ""}, still=lambda now: now.store == known)
+        except BabysitterError as error:
+            _log.warning("That the backup folder was emptied was not noted: %s", error)
+            return
+        self._over("store-renewed")
 
-    def check_room(self) -> None:
-        """Refuse to begin a backup where there is too little space; warn before that.
+    def lack_of_room(self) -> str:
+        """Return that no backup begins for want of space, as a part of a sentence; else empty.
 
-        Raises:
-            NotEnoughSpace, StoreFailed.
+        Whoever listens is told once, and before it comes to that.
         """
         path, space = self.path, self._configuration.settings.space
+        self._turn_to(path)
         if path is None:
-            return
+            return ""
         try:
             room = self._room(path)
         except OSError as error:
-            raise StoreFailed(str(path), error.strerror or str(error)) from error
+            return f"the space in {str(path)!r} cannot be told: {error.strerror or error}"
         stop = space_in_bytes(space.stop_free, room.total)
         warn = space_in_bytes(space.warn_free, room.total)
         words = f"{str(path)!r} has {format_bytes(room.free)} free of {format_bytes(room.total)}."
         if room.free < stop:
             text = f"{words} No backup begins until there are {format_bytes(stop)}."
             self._once("store-full", Severity.ALERT, "The backup folder is full", text)
-            raise NotEnoughSpace(str(path), room.free, stop)
+            return f"space in the backup folder: {format_bytes(stop)} have to be free"
         self._over("store-full")
         if room.free < warn:
             self._once("store-low", Severity.WARNING, "The backup folder fills up", words)
         else:
             self._over("store-low")
+        return ""
 
     def troubles(self) -> tuple[str, ...]:
         """Return the codes of what was told and is still so."""
         with self._lock:
             return tuple(sorted(self._told))
+
+    def _turn_to(self, path: Path | None) -> None:
+        """Forget what was told of another folder."""
+        with self._lock:
+            if path != self._about:
+                self._about = path
+                self._told.clear()
 
     def _once(self, code: str, severity: Severity, subject: str, text: str) -> None:
         with self._lock:

@@ -59,7 +59,6 @@ class Works:
         """Make the next restore point of a VM, with the user's commands around it."""
         request = job.request
         settings = effective(self._configuration.settings, request.vm_uuid, request.vm_name)
-        self._guard.check_room()
         results: list[BackedUp] = []
 
         def work() -> Mapping[str, str]:
@@ -228,7 +227,8 @@ def _repaired(result: Repaired) -> Outcome:
     left = [f"Not done: {step.what}." for step in (*result.left, *result.failed)]
     done = "; ".join(step.what for step in result.done)
     if health is Health.LOST:
-        summary = f"No restore point can be restored as a whole. {done}".strip()
+        summary = "No restore point can be restored as a whole."
+        summary += f" Done: {done}." if done else ""
         return Outcome(Result.WARNINGS, summary, warnings=tuple(left))
     if not done and not left:
         return Outcome(Result.NOTHING, "Nothing was to be repaired.")

@@ -16,6 +16,8 @@ def find_store(path: Path) -> FoundStore:
         mount = mount_of(path)
     except OSError as error:
         raise StoreFailed(str(path), error.strerror or str(error)) from error
+    except (RuntimeError, ValueError) as error:  # links in a circle; a name that cannot be one
+        raise StoreFailed(str(path), str(error)) from error
     if not there:
         return FoundStore(there=False)
     filesystem = f"{mount.kind} {mount.source} at {mount.point}"
