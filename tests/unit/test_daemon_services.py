@@ -24,6 +24,7 @@ from vm_babysitter.domain.errors import (
 from vm_babysitter.domain.job import JobKind, JobState, Origin
 from vm_babysitter.domain.store_standing import FoundStore
 from vm_babysitter.service import lookups
+from vm_babysitter.service.store_watch import StoreWatch
 from vm_babysitter.views import CheckedView, PartState, SettingsView
 
 
@@ -171,6 +172,22 @@ def test_how_the_backup_folder_is(
     eventually(lambda: part(stage, "store")[0] is state)
     assert words in part(stage, "store")[1]
     assert stage.services.status().fine == (state is PartState.OK)
+
+
+def test_a_folder_that_does_not_answer(stage: DaemonStage) -> None:
+    daemon = stage.daemon
+    stage.libvirt.answers.clear()
+
+    def hangs() -> str:
+        stage.libvirt.answers.wait(10)
+        return ""
+
+    daemon.store_watch = StoreWatch(hangs, lambda: None, lambda: None, patience=0.0)
+    daemon.start()
+    eventually(lambda: "does not answer" in part(stage, "store")[1])
+    stage.libvirt.answers.set()
+    eventually(lambda: part(stage, "store")[0] is PartState.OK)
+    daemon.store_watch.stop(10.0)
 
 
 def test_another_folder_in_its_place(stage: DaemonStage) -> None:

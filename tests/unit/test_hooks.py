@@ -32,10 +32,16 @@ class Runner:
             raise CommandFailed(argv[0], 1, "no such database")
 
 
-def hooks(run: Runner, *, stop: bool, cancel: Cancel | None = None) -> Hooks:
+def hooks(
+    run: Runner,
+    *,
+    stop: bool,
+    cancel: Cancel | None = None,
+    observer: RecordingObserver | None = None,
+) -> Hooks:
     before, after = (Command((name,), 10.0, stop) for name in ("/b", "/a"))
     commands = Commands(before, after)
-    return Hooks(run, commands, RecordingObserver(), cancel or Cancel())
+    return Hooks(run, commands, observer or RecordingObserver(), cancel or Cancel())
 
 
 def made() -> Mapping[str, str]:
@@ -95,3 +101,14 @@ def test_cancelled_before_it_begins_nothing_but_the_one_after_runs() -> None:
     with pytest.raises(BabysitterError):
         hooks(run, stop=False, cancel=cancel).around(VM, made)
     assert [each["VMB_WHEN"] for each in run.ran] == ["after"]
+
+
+def test_warnings_of_a_backup_that_fails_are_in_its_log() -> None:
+    def fails() -> Mapping[str, str]:
+        raise Busy("VM", "it is")
+
+    observer = RecordingObserver()
+    with pytest.raises(Busy):
+        hooks(Runner("/b"), stop=False, observer=observer).around(VM, fails)
+    (note,) = observer.notes
+    assert note.startswith("The command before the backup failed: ")

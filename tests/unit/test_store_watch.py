@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from tests.support.jobs import eventually
 from vm_babysitter.service.store_watch import StoreWatch
 
 
@@ -64,6 +65,26 @@ def test_it_looks_at_once_when_asked() -> None:
     assert looked.acquire(timeout=10)
     watch.look()
     assert looked.acquire(timeout=10)
+    watch.stop(10.0)
+
+
+def test_a_folder_that_does_not_answer_is_noticed() -> None:
+    asked, answers = threading.Event(), threading.Event()
+
+    def look() -> str:
+        asked.set()
+        answers.wait(10)
+        return ""
+
+    there = threading.Event()
+    watch = StoreWatch(look, lambda: None, there.set, (600.0, 600.0), patience=0.0)
+    assert not watch.hangs
+    watch.start()
+    assert asked.wait(10)
+    eventually(lambda: watch.hangs)
+    answers.set()
+    assert there.wait(10)
+    assert not watch.hangs
     watch.stop(10.0)
 
 

@@ -56,6 +56,8 @@ class Hooks:
             self._one("before", self._commands.before, environment, failed)
             result: Mapping[str, str] = {"VMB_RESULT": "ok", **work()}
         except BaseException as error:
+            for text in failed:  # nobody hears of them else
+                self._observer.note(text)
             word = "cancelled" if isinstance(error, Cancelled) else "failed"
             result = {"VMB_RESULT": word, "VMB_ERROR": str(error)}
             try:

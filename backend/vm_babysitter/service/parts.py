@@ -47,7 +47,7 @@ def parts(daemon: Daemon) -> Iterator[PartView]:
     trouble = daemon.watch.now().trouble
     state = PartState.WAITS if trouble else PartState.OK
     yield PartView("libvirt", state, trouble or "libvirt answers.")
-    store = _store(daemon.guard)
+    store = _store(daemon.guard, hangs=daemon.store_watch.hangs)
     yield store
     journal = daemon.journal.trouble
     state = PartState.WARNING if journal else PartState.OK
@@ -58,10 +58,13 @@ def parts(daemon: Daemon) -> Iterator[PartView]:
         yield PartView("diagnoses", PartState.WARNING, text)
 
 
-def _store(guard: StoreGuard) -> PartView:
+def _store(guard: StoreGuard, *, hangs: bool) -> PartView:
     path = guard.path
     if path is None:
         return PartView("store", PartState.WAITS, "No backup folder is set up.")
+    if hangs:
+        text = f"Backups wait: the backup folder {str(path)!r} does not answer."
+        return PartView("store", PartState.FAILED, text, "Is its server or disk in order?")
     told = guard.troubles()
     for code, (state, text, hint) in _TROUBLES.items():
         if code in told:

@@ -2,8 +2,11 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
+_PATIENCE = 30.0
+"""Seconds after which a look that has not come back is told of."""
 _log = logging.getLogger(__name__)
 _CALM = 300.0
 """Seconds from one look to the next while all is well; a folder that is read keeps no disk awake
@@ -21,6 +24,7 @@ class StoreWatch:
         changed: Callable[[], None],
         there: Callable[[], None],
         seconds: tuple[float, float] = (_CALM, _TROUBLED),
+        patience: float = _PATIENCE,
     ) -> None:
         """All are called in this thread.
 
@@ -29,11 +33,14 @@ class StoreWatch:
             changed: is told when that is something else than before.
             there: is told after each look that found nothing wrong.
             seconds: from one look to the next while all is well, and else.
+            patience: after how many seconds a look counts as one that hangs.
         """
         self._look = look
         self._changed = changed
         self._there = there
         self._calm, self._troubled = seconds
+        self._patience = patience
+        self._asked: float | None = None
         self._bell = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="store-watch", daemon=True)
@@ -41,6 +48,12 @@ class StoreWatch:
     def start(self) -> None:
         """Begin with a look."""
         self._thread.start()
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the folder does not answer: a share whose server is gone, a disk that fails."""
+        asked = self._asked
+        return asked is not None and time.monotonic() - asked > self._patience
 
     def look(self) -> None:
         """Have it looked at soon."""
@@ -57,7 +70,9 @@ class StoreWatch:
         known, seconds = "", self._calm
         while not self._stopping:
             try:
+                self._asked = time.monotonic()
                 found = self._look()
+                self._asked = None
                 seconds = self._troubled if found else self._calm
                 if found != known:
                     known = found
@@ -67,5 +82,6 @@ class StoreWatch:
             except Exception:  # noqa: BLE001 - the next look may well succeed
                 seconds = self._troubled
                 _log.exception("Looking at the backup folder failed in a way nobody thought of.")
+            self._asked = None
             self._bell.wait(seconds)
             self._bell.clear()
