@@ -9,6 +9,7 @@ from vm_babysitter.adapters.unraid.host_state import UnraidState
 from vm_babysitter.domain.host_state import HostState, Waits, waited_for
 
 BOTH, NEITHER = Waits(parity=True, mover=True), Waits(parity=False, mover=False)
+OURS = "our own"
 IDLE = 'version="7.1.4"\nfsState="Started"\nmdResync="0"\nmdResyncPos="0"\nmdResyncDt="0"\n'
 
 
@@ -18,7 +19,9 @@ def server(root: Path, *lines: str, mover: str | None = None) -> UnraidState:
     (folder / "var.ini").write_text(IDLE + "".join(f"{line}\n" for line in lines))
     if mover is not None:
         (root / "var" / "run").mkdir()
-        (root / "var" / "run" / "mover.pid").write_text(mover)
+        # Not in a parameter: tests are called the same in each process.
+        text = f"{os.getpid()}\n" if mover == OURS else mover
+        (root / "var" / "run" / "mover.pid").write_text(text)
         (root / "proc" / str(os.getpid())).mkdir(parents=True)
     return UnraidState(root)
 
@@ -37,7 +40,7 @@ def server(root: Path, *lines: str, mover: str | None = None) -> UnraidState:
         (('mdResyncPos="7"', 'mdResyncDt="3"', 'mdResyncAction=""'), None,
          HostState("Started", "a check or rebuild of the array")),
         (('mdResyncPos="-7"', 'mdResyncDt="x"'), None, HostState("Started")),
-        ((), f"{os.getpid()}\n", HostState("Started", mover=True)),
+        ((), OURS, HostState("Started", mover=True)),
         ((), "999999999", HostState("Started")),  # it was killed
         ((), "", HostState("Started")),
         ((), "0", HostState("Started")),
