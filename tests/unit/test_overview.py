@@ -87,6 +87,8 @@ def test_something_that_is_about_no_vm() -> None:
         (replace(WELL, overdue=NOW - HOUR, succeeded=None),
          ["house has had no backup that went well yet."]),
         (replace(WELL, diagnosis=diagnosis(ODD)), ["house: a folder is not ours."]),
+        (replace(WELL, diagnosis=diagnosis(replace(ODD, what="It failed. Look."))),
+         ["house: It failed. Look."]),
         (replace(WELL, diagnosis=diagnosis(replace(ODD, weight=Weight.LOSS))), []),
         (replace(WELL, diagnosis=diagnosis(ODD), last=FAILED, overdue=NOW - HOUR),
          ["house: a folder is not ours.", "The last backup of house failed: The disk is full."]),

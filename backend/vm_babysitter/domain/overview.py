@@ -95,7 +95,7 @@ def _todo(situation: Situation, now: datetime) -> Iterator[Todo]:
     findings = () if situation.diagnosis is None else situation.diagnosis.findings
     for finding in findings:
         if finding.weight is Weight.PERSON:
-            yield Todo(f"{name}: {finding.what}.", finding.way_out, name, uuid)
+            yield Todo(f"{name}: {finding.what.rstrip('.')}.", finding.way_out, name, uuid)
     failed = last is not None and last.state is JobState.FAILED and not situation.tries_again
     if last is not None and failed:
         yield Todo(f"The last backup of {name} failed: {last.summary}", last.hint, name, uuid)
