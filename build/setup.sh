@@ -24,8 +24,10 @@ TEST_PACKAGES=(
   bindfs
   e2fsprogs
   libnbd-bin
+  libnginx-mod-nchan
   libvirt-clients
   nbdkit
+  nginx-light
   ovmf
   shellcheck
   virtnbdbackup

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from flask import Flask, request
 
+from tests.support.nginx import nginx
 from tests.support.served import eventually, served, short_folder
 from vm_babysitter.adapters.unraid.nchan import NchanPublisher, send_to_nginx
 from vm_babysitter.domain.event import Event, Severity
 from vm_babysitter.domain.job import Job, JobKind, JobRequest, JobState
+from vm_babysitter.lib.unixhttp import request as ask
 from vm_babysitter.ports import Publisher
 
 AT = datetime(2026, 11, 24, tzinfo=UTC)
@@ -146,3 +148,14 @@ def test_without_nginx_nothing_happens(tmp_path: Path) -> None:
     publisher.job(JOB)
     publisher.event(EVENT)
     publisher.stop()
+
+
+def test_a_page_hears_of_it_through_a_real_nginx() -> None:
+    with short_folder() as folder, nginx(folder) as server:
+        publisher = NchanPublisher(partial(send_to_nginx, path=server.publishers), every=0.05)
+        publisher.job(JOB)
+        heard = ask(server.pages, "GET", "/sub/vm-babysitter", timeout=20)
+        publisher.stop()
+    assert heard.status == 200
+    told = json.loads(heard.body)["job"]
+    assert (told["id"], told["step"], told["vm"]) == (7, "copy", "a \N{REPLACEMENT CHARACTER} 猫")
