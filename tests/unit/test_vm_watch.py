@@ -140,3 +140,16 @@ def test_a_listener_that_fails_is_no_trouble_with_libvirt(caplog: pytest.LogCapt
         assert (watch.now().trouble, libvirt.opened) == ("", 1)
     finally:
         watch.stop()
+
+
+def test_it_says_that_libvirt_answers_at_first_and_again(stage: Stage) -> None:
+    answers: queue.Queue[str] = queue.Queue()
+    stage.watch.answered = lambda: answers.put(stage.watch.now().trouble)
+    stage.watch.start()
+    assert answers.get(timeout=10) == ""
+    stage.libvirt.absent = GONE
+    stage.libvirt.end()
+    until(lambda: stage.watch.now().trouble != "")
+    assert answers.empty()
+    stage.libvirt.absent = None
+    assert answers.get(timeout=10) == ""

@@ -4,15 +4,18 @@ All that makes a run late is one case: the newest run that was due and not begun
 serves after the program was not running, after the machine slept, and after the clock was set.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from functools import partial
 
+from vm_babysitter.domain.errors import BabysitterError
 from vm_babysitter.domain.schedule import Cron, counts_from, missed
 from vm_babysitter.ports import Clock, ServedRuns, Timer
 
+_log = logging.getLogger(__name__)
 _AGAIN = timedelta(minutes=1)
 """How long after a failure a run is tried to be begun again."""
 
@@ -141,6 +144,8 @@ class Scheduler:
             begun = True
             # Not before: of a run that is noted and not queued nobody would know.
             self._served.note_run(name, due)
+        except BabysitterError as error:
+            _log.warning("Schedule %r cannot begin: %s", name, error)
         finally:
             with self._lock:
                 # Else it was removed or changed meanwhile, and is armed as it is to be.

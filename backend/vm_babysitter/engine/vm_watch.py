@@ -52,6 +52,8 @@ class VmWatch:
         rhythm: Rhythm = Rhythm(),
     ) -> None:
         """``told`` gets what has changed since the last look, in this thread; never the first."""
+        self.answered: Callable[[], None] = lambda: None
+        """Is called when libvirt answers, at first and again, in the watch's own thread."""
         self._open = open_feed
         self._clock = clock
         self._told = told
@@ -143,14 +145,15 @@ class VmWatch:
 
     def _learn(self, vms: tuple[Vm, ...]) -> None:
         with self._lock:
-            first, before = self._at is None, self._vms
+            first, before, away = self._at is None, self._vms, bool(self._trouble)
             self._vms, self._at, self._trouble = vms, self._clock.now(), ""
         self._looked.set()
         changes = () if first else vm_changes(before, vms)
-        if not changes:
-            return
         try:
-            self._told(changes)
+            if changes:
+                self._told(changes)
+            if away:
+                self.answered()
         except Exception:  # noqa: BLE001 - it says nothing about libvirt
             _log.exception("Not everybody was told of changes to VMs.")
 

@@ -36,6 +36,8 @@ _REREAD = timedelta(minutes=1)
 """How often the settings are read again: somebody may have corrected them with an editor."""
 _LAST_SECONDS = 1.0
 """For the other threads to end after the jobs: the host is waiting."""
+_FIRST_LOOK = 5.0
+"""Seconds that a schedule waits for libvirt to be asked once; its answer is not waited for."""
 _LEFT = frozenset({Code.INTERRUPTED, Code.UNFINISHED, Code.STUCK, Code.REMOVAL})
 """What a process that was killed leaves, and `repair` puts away."""
 
@@ -70,6 +72,7 @@ class Daemon:
             self.recent,
         )
         self.runner.logs = outside.job_logs
+        self.watch.answered = self.runner.wake
         outside.journal.on_back = self.runner.reload
         self.scheduler = Scheduler(
             outside.timer, outside.clock, outside.journal, self._submit_due, self.zone.zone
@@ -79,6 +82,8 @@ class Daemon:
         self._stopping = threading.Event()
         self._repairs: set[str] = set()
         """VMs whose leftovers were handed to `repair` once: it need not succeed."""
+        self._suspects: set[str] = set()
+        """VMs whose leftovers were seen once: they may be of a job that has ended since."""
         configuration.on_change(self._apply)
 
     # -- start and stop -----------------------------------------------------------------
@@ -179,9 +184,10 @@ class Daemon:
         """
         settings = self.configuration.settings
         schedule = next((s for s in settings.schedules if s.name == wanted.name), None)
-        watched = self.watch.now()
         if schedule is None or not settings.store.path:
             return
+        # A run that was missed is due at the start, when libvirt is just being asked.
+        watched = self.watch.wait_first(_FIRST_LOOK)
         if watched.at is None:
             raise Busy("The list of VMs", watched.trouble or "libvirt was not asked yet")
         vms = due(settings, schedule, self.refs())
@@ -214,10 +220,16 @@ class Daemon:
         left = _LEFT & {finding.code for finding in diagnosis.findings}
         if not left:
             self._repairs.discard(uuid)
+            self._suspects.discard(uuid)
             return
         live = [*self.runner.queued(), *self.runner.running()]
         busy = any(job.request.vm_uuid == uuid for job in live)
         if busy or uuid in self._repairs:
+            self._suspects.discard(uuid)
+            return
+        if uuid not in self._suspects:
+            self._suspects.add(uuid)
+            self.diagnoses.look(uuid)
             return
         self._repairs.add(uuid)
         self.runner.submit(JobRequest(JobKind.REPAIR, uuid, name, {}, Origin.RETRY))
