@@ -96,6 +96,8 @@ class Works:
     def verify(self, job: Job, observer: Observer, cancel: Cancel) -> Outcome:
         """Prove one restore point of a VM, or all."""
         request, options = job.request, job.request.options
+        if request.origin is not Origin.USER and not self._configuration.settings.store.id:
+            return _verified(())  # a schedule's turn came before that of the first backup
         engine = self._compose(observer, cancel).verify(_effort(job, self._options(job)))
         structure = _option(options, "structure", False)
         point = _option(options, "point", "")
