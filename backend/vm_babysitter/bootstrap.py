@@ -46,7 +46,7 @@ from vm_babysitter.engine.repair import Repair
 from vm_babysitter.engine.restore import Restore
 from vm_babysitter.engine.tools import ReadTools, Sight, Tools
 from vm_babysitter.engine.verify import Verify
-from vm_babysitter.ports import Definitions, DiskPlace, Hypervisor, Observer, Priority
+from vm_babysitter.ports import Clock, Definitions, DiskPlace, Hypervisor, Observer, Priority
 
 RUNTIME = Path("/run/vm-babysitter")
 """Sockets of backup jobs and marks of frozen guests: what a reboot may forget."""
@@ -56,15 +56,20 @@ class Standalone:
     """The engine without a daemon, put together for one command."""
 
     def __init__(
-        self, place: Place, observer: Observer, cancel: Cancel, hold: Hold = hold_alone
+        self,
+        place: Place,
+        observer: Observer,
+        cancel: Cancel,
+        hold: Hold = hold_alone,
+        clock: Clock | None = None,
     ) -> None:
-        """``hold`` locks the backup folder for what writes to it."""
+        """``hold`` locks the backup folder for what writes to it; None is the system's clock."""
         self._hold = hold
         self._place = place
         self._runtime = place.runtime or RUNTIME
         self._observer = observer
         self._cancel = cancel
-        self._clock = SystemClock()
+        self._clock: Clock = clock or SystemClock()
         self._host = place.host or this_host()
         self._images = QemuImageTool()
 

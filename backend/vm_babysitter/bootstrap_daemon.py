@@ -36,7 +36,7 @@ from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.diagnosing import Diagnoser
 from vm_babysitter.engine.runner import STOP_SECONDS
 from vm_babysitter.engine.steady_journal import SteadyJournal
-from vm_babysitter.ports import Observer, VmFeed
+from vm_babysitter.ports import Clock, Observer, Timer, VmFeed
 from vm_babysitter.service.conditions import gates
 from vm_babysitter.service.configuration import Configuration
 from vm_babysitter.service.daemon import Daemon
@@ -70,9 +70,10 @@ class _Nobody:
 class _Composition:
     """Puts the engine together for jobs and questions, with the settings of that moment."""
 
-    def __init__(self, options: ServeOptions, configuration: Configuration) -> None:
+    def __init__(self, options: ServeOptions, configuration: Configuration, clock: Clock) -> None:
         self._options = options
         self._configuration = configuration
+        self._clock = clock
         self._locks = SharedLocks()
 
     def job(self, observer: Observer, cancel: Cancel) -> Standalone:
@@ -82,8 +83,10 @@ class _Composition:
             Path(path) if path else None,
             options.allow_ram_store,
             options.runtime,
+            options.tpm_roots,
+            options.host,
         )
-        return Standalone(place, observer, cancel, self._locks.hold)
+        return Standalone(place, observer, cancel, self._locks.hold, self._clock)
 
     def question(self) -> App:
         return self.job(_Nobody(), Cancel())
@@ -120,7 +123,7 @@ def serve(options: ServeOptions) -> int:
         signal.signal(number, lambda *_: stop.set())
     state = _state(options)
     with ExitStack() as stack:
-        daemon, server = _build(options, state, stack)
+        daemon, server = build(options, state, stack)
         server.start()
         stack.callback(server.stop)
         daemon.start()
@@ -142,8 +145,23 @@ def _state(options: ServeOptions) -> Path:
     return state
 
 
-def _build(options: ServeOptions, state: Path, stack: ExitStack) -> tuple[Daemon, ApiServer]:
-    clock, secrets = SystemClock(), Secrets()
+def build(
+    options: ServeOptions,
+    state: Path,
+    stack: ExitStack,
+    clock: Clock | None = None,
+    timer: Timer | None = None,
+) -> tuple[Daemon, ApiServer]:
+    """Put all parts together; none of them is started.
+
+    Args:
+        options: where things are.
+        state: the folder of journal and logs, which is there.
+        stack: what it ends when the daemon has been stopped.
+        clock: None for the system's.
+        timer: None for one that goes by the clock.
+    """
+    clock, secrets = clock or SystemClock(), Secrets()
     main_log = MainLog(state / "vm-babysitter.log", secrets, syslog=SYSLOG)
     stack.callback(main_log.close)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
@@ -153,9 +171,9 @@ def _build(options: ServeOptions, state: Path, stack: ExitStack) -> tuple[Daemon
     journal = SteadyJournal(database, clock)
     publisher = NchanPublisher()
     stack.callback(publisher.stop)
-    timer = ApsTimer(clock)
+    timer = timer or _started_timer(clock, stack)
     configuration = Configuration(SettingsFile(options.settings))
-    composition = _Composition(options, configuration)
+    composition = _Composition(options, configuration, clock)
     guard = StoreGuard(configuration, find_store, room, clock)
     works = Works(composition.job, configuration, guard, run_command)
 
@@ -185,8 +203,6 @@ def _build(options: ServeOptions, state: Path, stack: ExitStack) -> tuple[Daemon
         lambda watched: gates(configuration, UnraidState(), watched, guard),
     )
     guard.tell = daemon.tell
-    timer.start()
-    stack.callback(timer.stop)
 
     def read_log(job: int, offset: int, most: int) -> tuple[str, int, bool] | None:
         part = job_logs.read(job, offset, most)
@@ -194,3 +210,10 @@ def _build(options: ServeOptions, state: Path, stack: ExitStack) -> tuple[Daemon
 
     services = DaemonServices(daemon, composition.question, read_log)
     return daemon, ApiServer(create_app(services), options.socket)
+
+
+def _started_timer(clock: Clock, stack: ExitStack) -> Timer:
+    timer = ApsTimer(clock)
+    timer.start()
+    stack.callback(timer.stop)
+    return timer

@@ -1,25 +1,26 @@
-"""Notices who has had a file open for writing, as soon as it is closed; the kernel's inotify."""
+"""Notices that files are opened, or were open for writing; the kernel's inotify."""
 
 import ctypes
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 _CLOSE_WRITE = 0x8
+_OPEN = 0x20
 _EVENT = struct.Struct("iIII")
 
 
-class Writes:
-    """The files that were closed after having been open for writing."""
+class Seen:
+    """The files to which something happened."""
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], what: int) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         self._descriptor = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         self._folders: dict[int, Path] = {}
         for folder in folders:
-            watch = libc.inotify_add_watch(self._descriptor, os.fsencode(folder), _CLOSE_WRITE)
+            watch = libc.inotify_add_watch(self._descriptor, os.fsencode(folder), what)
             if watch < 0:
                 raise OSError(ctypes.get_errno(), "inotify_add_watch", str(folder))
             self._folders[watch] = folder
@@ -43,10 +44,14 @@ class Writes:
 
 
 @contextmanager
-def opened_for_writing(*folders: Path) -> Iterator[Writes]:
+def opened_for_writing(*folders: Path) -> Iterator[Seen]:
     """Watch for files in these folders that were open for writing, written to or not."""
-    writes = Writes(folders)
-    try:
-        yield writes
-    finally:
-        writes.close()
+    with closing(Seen(folders, _CLOSE_WRITE)) as seen:
+        yield seen
+
+
+@contextmanager
+def opened(*folders: Path) -> Iterator[Seen]:
+    """Watch for files in these folders that are opened, for whatever."""
+    with closing(Seen(folders, _OPEN)) as seen:
+        yield seen

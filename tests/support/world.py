@@ -213,7 +213,7 @@ class World:
     def assert_holds(self, point: str) -> None:
         """QEMU alone finds in a point what the disks held."""
         chain, seq = point.split("/")
-        (directory,) = self.store.glob(f"*/{chain}/{seq}-*/")
+        (directory,) = self.store.glob(f"*-{self.vm.uuid[:8]}/{chain}/{seq}-*/")
         self._compare(point, directory)
 
     def _compare(self, point: str, directory: Path) -> None:

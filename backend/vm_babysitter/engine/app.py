@@ -107,6 +107,10 @@ class ServeOptions:
     runtime: Path | None = None
     """Where job sockets and marks go; None for the usual place."""
     allow_ram_store: bool = False
+    tpm_roots: tuple[Path, ...] = ()
+    """See ``Place``."""
+    host: ThisHost | None = None
+    """See ``Place``."""
 
 
 Serve = Callable[[ServeOptions], int]
