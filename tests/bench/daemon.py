@@ -2,7 +2,8 @@
 
     python -m tests.bench.daemon [SECONDS]
 
-SECONDS of idling are watched (30). 50 VMs that are off, 2,000 restore points.
+SECONDS of idling are watched (30). 50 VMs that are off, 2,000 restore points, which take ten
+minutes to be made.
 """
 
 import os
