@@ -40,6 +40,7 @@ class Lookups:
 
     def _seen(self, vm: str) -> VmRef | None:
         """Return a VM that libvirt has, or had when it answered last."""
+        self._daemon.watch.wait_first(_PATIENCE)  # just after the start, when nothing is known
         return next((ref for ref in self._daemon.refs() if ref.called(vm)), None)
 
     def _stored_only(self, vm: str) -> StoredVm:
