@@ -57,7 +57,8 @@ def test_it_is_set_up_and_backs_up_and_tells_of_it(
         second = back_up(daemon, world)
 
         jobs = api.jobs()
-        assert states(jobs) == ["done", "done"], jobs
+        assert [job["kind"] for job in jobs] == ["backup", "backup"]
+        assert states(jobs) == ["done", "done"]
         assert "increment" in jobs[0]["summary"]
         assert second in api.log(jobs[0]["id"])
         until(lambda: (api.vm_in_status(world.vm.name) or {}).get("newest") == second)

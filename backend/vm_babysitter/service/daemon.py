@@ -212,6 +212,7 @@ class Daemon:
         self.runner.wake()
 
     def _ended(self, job: Job) -> None:
+        self._suspects.discard(job.request.vm_uuid)  # what was seen may have been this job
         self.diagnoses.look(job.request.vm_uuid)
 
     def _diagnosed(self, diagnosis: Diagnosis) -> None:
