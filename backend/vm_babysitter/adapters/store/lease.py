@@ -16,6 +16,7 @@ from pathlib import Path
 from vm_babysitter.adapters.store import documents, layout
 from vm_babysitter.adapters.store.damage import is_evidence
 from vm_babysitter.adapters.store.documents import failing
+from vm_babysitter.adapters.store.store_lock import in_turn
 from vm_babysitter.domain.errors import Damaged, StoreFailed, StoreTaken
 from vm_babysitter.domain.lease import Lease
 from vm_babysitter.lib.atomicfile import NO_LINKS, fsync_directory, is_there, write_new
@@ -40,7 +41,8 @@ class StoreLease:
     def claim(self) -> None:
         """Do as ``hold`` before all else, and remove what a claim that was killed has left."""
         self.hold()
-        failing(self._own, lambda: self._own.unlink(missing_ok=True))
+        with in_turn(self._own):  # else it may be that of another job, which claims just now
+            failing(self._own, lambda: self._own.unlink(missing_ok=True))
 
     def hold(self) -> None:
         """Make sure that this host has the lease; one that nobody has is taken.
@@ -51,6 +53,15 @@ class StoreLease:
             StoreTaken: another host has it.
             UnsupportedFormat, StoreFailed.
         """
+        with contextlib.suppress(Damaged):
+            lease = self.read()
+            if lease is not None:
+                self._check(lease)
+                return
+        with in_turn(self._own):  # other jobs of this host use the same working file
+            self._hold()
+
+    def _hold(self) -> None:
         for _ in range(_TRIES):
             try:
                 lease = self.read()

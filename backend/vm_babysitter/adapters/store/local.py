@@ -33,7 +33,7 @@ from vm_babysitter.adapters.store.removing import (
     remove_points,
 )
 from vm_babysitter.adapters.store.seen import read_seen, write_seen
-from vm_babysitter.adapters.store.store_lock import hold_alone
+from vm_babysitter.adapters.store.store_lock import hold_alone, in_turn
 from vm_babysitter.adapters.store.sweeping import remove_attempt, remove_empty_chain
 from vm_babysitter.adapters.this_host import this_host
 from vm_babysitter.domain.chain import Attempt, Chain, ChainState
@@ -340,8 +340,10 @@ def open_store(  # noqa: PLR0913
         if not create:
             place.check_holds_backups(path)
             return LocalStore(path, "", new_image, digest_image, lease, hold)
-        place.check_new_place(path)
-        documents.write(mark, "store", StoreDocument(clock.new_id(), clock.now()))
+        with in_turn(path):  # the first jobs of a new folder may begin at the same time
+            if not mark.exists():
+                place.check_new_place(path)
+                documents.write(mark, "store", StoreDocument(clock.new_id(), clock.now()))
     try:
         document = documents.read(mark, "store", StoreDocument)
     except Damaged as error:

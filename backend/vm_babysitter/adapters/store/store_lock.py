@@ -11,6 +11,17 @@ from vm_babysitter.adapters.store import layout
 from vm_babysitter.adapters.store.documents import failing
 from vm_babysitter.domain.errors import Busy, StoreFailed
 
+_turns: dict[Path, threading.Lock] = {}
+
+
+def in_turn(place: Path) -> threading.Lock:
+    """Return what jobs of this process hold one at a time while they change what all share.
+
+    That is the mark of a backup folder, and the lease of this host; all else belongs to one VM.
+    Each place has its own: a disk that does not answer holds up nobody who writes to another.
+    """
+    return _turns.setdefault(place, threading.Lock())
+
 
 class SharedLocks:
     """Locks that all jobs of this process have together: others wait until the last is done.
