@@ -1,7 +1,11 @@
 """Jobs leave the processor to the VMs while they copy."""
 
 import os
+import subprocess
+import sys
 import threading
+
+import pytest
 
 from vm_babysitter.adapters.priority import lowered
 
@@ -37,3 +41,27 @@ def test_other_threads_keep_theirs() -> None:
     assert niceness() == before
     done.set()
     worker.join()
+
+
+_CHILDREN = """
+import sys
+from vm_babysitter.adapters.priority import lowered
+from vm_babysitter.adapters.process import run
+
+def low():
+    with lowered():
+        return run(["nice"], timeout=20).strip()
+
+found = [low()] if sys.argv[1] == "first" else []
+print(run(["nice"], timeout=20).strip(), low(), run(["nice"], timeout=20).strip())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may go up again")
+@pytest.mark.parametrize("begun", ["first", "later"])
+def test_a_program_has_the_priority_of_the_thread_that_starts_it(begun: str) -> None:
+    # In a process of its own: whoever starts the first program there must not matter.
+    argv = [sys.executable, "-c", _CHILDREN, begun]
+    found = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    mine = str(niceness())
+    assert found.stdout.split() == [mine, str(max(niceness(), 10)), mine]

@@ -1,13 +1,15 @@
 """Start other programs. The only module that may use ``subprocess``.
 
-Whatever we start ends with us, if not said otherwise, even when we are killed with SIGKILL, which
-leaves no moment to clean up. The kernel offers that as PR_SET_PDEATHSIG, with two traps:
+Whatever we start has the priority of the thread that starts it, and ends with us, if not said
+otherwise, even when we are killed with SIGKILL, which leaves no moment to clean up. The kernel
+offers that as PR_SET_PDEATHSIG, with two traps:
 
 * It has to be set in the child. ``preexec_fn`` would run Python between fork and exec, which
   is unsafe while other threads run. So we start a tiny Python (``_SHIM``, about 10 ms), which
   sets it and then *becomes* the program: same pid, same process group, no wrapper remains.
 * The signal comes when the *thread* that forked ends, not the process. A job's worker thread
-  would take its children along. So one thread, which never ends, does all the forking.
+  would take its children along. So one thread, which never ends, does all the forking. It has a
+  priority of its own, so the child is told which one to take.
 
 The signal reaches the child itself, not its children; programs that fork helpers (rsync, ssh)
 see their pipes close.
@@ -45,9 +47,11 @@ import ctypes, os, signal, sys
 if int(sys.argv[1]):
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(sys.argv[1]): os._exit(125)
+try: os.setpriority(os.PRIO_PROCESS, 0, int(sys.argv[2]))
+except PermissionError: pass  # only root may go up again
 for ignored_by_python in signal.SIGPIPE, signal.SIGXFSZ:
     signal.signal(ignored_by_python, signal.SIG_DFL)
-os.execv(sys.argv[2], sys.argv[3:])
+os.execv(sys.argv[3], sys.argv[4:])
 """
 
 
@@ -243,7 +247,8 @@ def _spawn(
     if program is None:
         raise ProgramMissing(argv[0])
     until = "0" if finish else str(os.getpid())
-    shim = [sys.executable, "-I", "-S", "-c", _SHIM, until, program]
+    priority = str(os.getpriority(os.PRIO_PROCESS, 0))
+    shim = [sys.executable, "-I", "-S", "-c", _SHIM, until, priority, program]
     process = _forker().call(
         lambda: subprocess.Popen(  # noqa: S603 - an argument list, no shell
             [*shim, *argv],
