@@ -144,6 +144,29 @@ def test_the_systems_log_hears_it_too(tmp_path: Path) -> None:
     assert heard.rstrip(b"\0") == b"<12>vm-babysitter: warning: password=***"
 
 
+def test_a_system_log_that_takes_nothing_holds_nobody_up(tmp_path: Path) -> None:
+    place = tmp_path / "syslog"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as system:
+        system.bind(str(place))
+        system.settimeout(20)
+        log = MainLog(tmp_path / "main.log", Secrets(), syslog=place)
+        log.open(LogSettings())
+
+        def work() -> None:
+            for number in range(2000):
+                LOG.info("line %d", number)
+
+        worker = threading.Thread(target=work, daemon=True)
+        worker.start()
+        worker.join(10)
+        hangs = worker.is_alive()
+        while worker.is_alive():
+            system.recv(4096)
+        log.close()
+    assert not hangs
+    assert "line 1999" in (tmp_path / "main.log").read_text()
+
+
 # -- logs of jobs --------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import logging.handlers
+import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,6 +59,12 @@ class _File(logging.handlers.RotatingFileHandler):
 
 class _SystemLog(logging.handlers.SysLogHandler):
     ident = "vm-babysitter: "
+    socket: socket.socket
+
+    def _connect_unixsocket(self, address: str) -> None:
+        """Wait for nobody: if the system's log takes no more now, a frozen guest waits with us."""
+        super()._connect_unixsocket(address)  # type: ignore[misc]
+        self.socket.setblocking(False)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Let the record go."""
