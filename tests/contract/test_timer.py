@@ -1,6 +1,8 @@
 """Alarms: the fake and APScheduler keep the same promises. Real time is short here."""
 
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -267,6 +269,24 @@ def test_stopping_does_not_wait_for_a_call_even_one_that_sets_an_alarm(real: Aps
     assert time.monotonic() - before < PATIENCE / 2
     go_on.set()
     assert ended.wait(PATIENCE)
+
+
+_HANGS = """
+import threading
+from datetime import UTC, datetime
+from vm_babysitter.adapters.clock import SystemClock
+from vm_babysitter.adapters.timer import ApsTimer
+
+timer, begun = ApsTimer(SystemClock()), threading.Event()
+timer.start()
+timer.at("a", datetime.now(UTC), lambda: (begun.set(), threading.Event().wait()))
+begun.wait()
+timer.stop()
+"""
+
+
+def test_a_call_that_hangs_does_not_keep_the_process_from_ending() -> None:
+    subprocess.run([sys.executable, "-c", _HANGS], timeout=PATIENCE, check=True)
 
 
 def test_nothing_rings_after_the_end(real: ApsTimer) -> None:

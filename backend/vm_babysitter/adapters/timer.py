@@ -1,13 +1,16 @@
 """Alarms, by APScheduler: its threads and its waiting; what is due when is decided by others."""
 
 import contextlib
+import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.executors.base import BaseExecutor, run_job
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.date import DateTrigger
@@ -28,6 +31,37 @@ class _Alarm:
     call: Callable[[], None]
     job: str = ""
     """APScheduler's name of it: another one each time, since a job may set its own alarm anew."""
+
+
+class _OneThread(BaseExecutor):  # type: ignore[misc]
+    """Makes calls one at a time, in a thread that keeps no process from ending.
+
+    Those of APScheduler are waited for at the end of the process: for ever where a call hangs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: queue.SimpleQueue[tuple[Any, Any] | None] = queue.SimpleQueue()
+
+    def start(self, scheduler: Any, alias: str) -> None:
+        super().start(scheduler, alias)
+        threading.Thread(target=self._run, name="timer", daemon=True).start()
+
+    def shutdown(self, wait: bool = True) -> None:  # noqa: FBT001, FBT002 - APScheduler's
+        self._waiting.put(None)
+
+    def _do_submit_job(self, job: Any, run_times: Any) -> None:
+        self._waiting.put((job, run_times))
+
+    def _run(self) -> None:
+        while (given := self._waiting.get()) is not None:
+            job, run_times = given
+            try:
+                events = run_job(job, job._jobstore_alias, run_times, self._logger.name)
+            except BaseException:  # noqa: BLE001 - told by APScheduler; others are still to be called
+                self._run_job_error(job.id, *sys.exc_info()[1:])
+            else:
+                self._run_job_success(job.id, events)
 
 
 class _Scheduler(BackgroundScheduler):  # type: ignore[misc]
@@ -64,7 +98,7 @@ class ApsTimer:
         # A time zone of its own would be looked for on the host, else.
         self._scheduler = _Scheduler(
             timezone=UTC,
-            executors={"default": ThreadPoolExecutor(1)},
+            executors={"default": _OneThread()},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 
