@@ -1,6 +1,8 @@
 """The part of the composition root that is the daemon."""
 
+import fcntl
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ from vm_babysitter.api.server import ApiServer
 from vm_babysitter.bootstrap import Standalone
 from vm_babysitter.config.file import SettingsFile
 from vm_babysitter.domain.errors import (
+    Busy,
     Exit,
     HypervisorMissing,
     InvalidInput,
@@ -46,6 +49,9 @@ from vm_babysitter.service.store_guard import StoreGuard
 from vm_babysitter.service.works import Works
 
 _log = logging.getLogger(__name__)
+_END_SECONDS = 19.5
+"""From the signal to the end of the process, whatever hangs: the host is waiting."""
+_LOCK = "daemon.lock"
 _LEVELS = {
     "error": logging.ERROR,
     "warning": logging.WARNING,
@@ -116,18 +122,20 @@ def serve(options: ServeOptions) -> int:
 
     Raises:
         InvalidInput: there is no place for the state, or none that can be used.
-        Busy: another daemon listens there.
+        Busy: another daemon listens there, or keeps its state in that folder.
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     state = _state(options)
     with ExitStack() as stack:
+        _have_alone(state, stack)
         daemon, server = build(options, state, stack)
         server.start()
         stack.callback(server.stop)
         daemon.start()
         stop.wait()
+        _end_within(_END_SECONDS)
         _log.info("The daemon is asked to end.")
         left = daemon.stop(STOP_SECONDS)
     return int(Exit.FAILED if left else Exit.OK)
@@ -143,6 +151,30 @@ def _state(options: ServeOptions) -> Path:
     except OSError as error:
         raise StoreFailed(str(state), error.strerror or str(error)) from error
     return state
+
+
+def _have_alone(state: Path, stack: ExitStack) -> None:
+    """Keep other daemons from this state: each would take the other's jobs for interrupted ones."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(state / _LOCK, flags, 0o600)
+        stack.callback(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        what = f"The state folder {str(state)!r}"
+        raise Busy(what, "another daemon keeps its journal there") from error
+    except OSError as error:
+        raise StoreFailed(str(state), error.strerror or str(error)) from error
+
+
+def _end_within(seconds: float) -> None:
+    """End the process by then, even if a disk that does not answer keeps a thread waiting.
+
+    Nothing is lost by it: what is under way is cleaned up after the next start, as after a kill.
+    """
+    timer = threading.Timer(seconds, os._exit, [int(Exit.FAILED)])
+    timer.daemon = True
+    timer.start()
 
 
 def build(
