@@ -1,5 +1,6 @@
 """Commands of the user, as real processes."""
 
+import logging
 import time
 from pathlib import Path
 
@@ -79,3 +80,30 @@ def test_stopped_by_the_user(tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
         run_command([script(tmp_path, "sleep 300")], {}, 300, stop)
     assert time.monotonic() - began < 10
+
+
+def test_a_path_that_looks_like_a_variable_is_run(tmp_path: Path) -> None:
+    folder = tmp_path / "a=b"
+    folder.mkdir()
+    with pytest.raises(CommandFailed, match="it ran"):
+        run_command([script(folder, "echo it ran >&2; exit 3")], {"VMB_VM": "x"}, 10, go_on)
+
+
+def test_a_script_that_names_no_shell_is_run(tmp_path: Path) -> None:
+    path = tmp_path / "hook"
+    path.write_text(f"echo $VMB_VM > {tmp_path}/out\n")
+    path.chmod(0o755)
+    run_command([str(path)], {"VMB_VM": "x"}, 10, go_on)
+    assert (tmp_path / "out").read_text() == "x\n"
+
+
+def test_neither_arguments_nor_secrets_that_it_prints_are_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "vm_babysitter")
+    path = script(tmp_path, "echo password=hunter21 >&2; exit 3")
+    with pytest.raises(CommandFailed) as caught:
+        run_command([path, "-phunter22"], {}, 10, go_on)
+    assert "password=***" in str(caught.value)
+    assert path in caplog.text
+    assert "hunter2" not in caplog.text + str(caught.value)

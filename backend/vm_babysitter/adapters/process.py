@@ -155,17 +155,20 @@ def execute(
 
 
 @contextmanager
-def start(argv: Sequence[str], *, grace: float = GRACE) -> Iterator[Child]:
+def start(
+    argv: Sequence[str], *, grace: float = GRACE, told: Sequence[str] | None = None
+) -> Iterator[Child]:
     """Run a program beside us, in a process group of its own, for the time of the context.
 
     At the end of the context the group is asked to end, killed after ``grace`` seconds, and
-    reaped, whatever happened. Its stdout goes nowhere, its stderr is kept for errors.
+    reaped, whatever happened. Its stdout goes nowhere, its stderr is kept for errors. ``told`` is
+    what the log has in place of ``argv``, which may hold secrets of a user's.
 
     Raises:
         ProgramMissing: the program is not installed.
     """
     with tempfile.TemporaryFile(prefix="vmb-stderr-") as errors:
-        process = _spawn(argv, subprocess.DEVNULL, subprocess.DEVNULL, errors)
+        process = _spawn(argv, subprocess.DEVNULL, subprocess.DEVNULL, errors, told=told)
         child = Child(argv, process, errors)
         try:
             yield child
@@ -242,6 +245,7 @@ def _spawn(
     stderr: int | IO[bytes],
     *,
     finish: bool = False,
+    told: Sequence[str] | None = None,
 ) -> subprocess.Popen[bytes]:
     program = shutil.which(argv[0])
     if program is None:
@@ -259,7 +263,7 @@ def _spawn(
             env={**os.environ, "LC_ALL": "C.UTF-8"},  # messages that we and the user can read
         )
     )
-    log.debug("started %r as pid %d", list(argv), process.pid)
+    log.debug("started %r as pid %d", list(argv if told is None else told), process.pid)
     return process
 
 
