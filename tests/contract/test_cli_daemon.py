@@ -177,11 +177,11 @@ def test_a_backup_is_followed_and_told_as_if_made_here(daemon: Daemon) -> None:
 @pytest.mark.parametrize(
     ("arguments", "kind", "options"),
     [
-        (["backup", NAME], JobKind.BACKUP, {"full": False}),
+        (["backup", NAME], JobKind.BACKUP, {}),
         (
             ["backup", NAME, "--reread-runs", "30", "--track-internal-snapshots"],
             JobKind.BACKUP,
-            {"full": False, "reread_runs": 30, "track_snapshots": True},
+            {"reread_runs": 30, "track_snapshots": True},
         ),
         (
             ["verify", NAME, "latest", "--structure", "--priority", "low"],

@@ -272,17 +272,18 @@ def test_other_methods_are_refused_and_the_right_ones_named(
 # --- orders
 
 ORDERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    ({"kind": "backup"}, {"full": False}),
+    ({"kind": "backup"}, {}),
+    ({"kind": "backup", "options": {"full": False}}, {}),
     (
         {"kind": "backup", "options": {"full": True, "compress": False, "limit": 65536}},
         {"full": True, "compress": False, "limit": 65536},
     ),
-    ({"kind": "verify"}, {"structure": False}),
+    ({"kind": "verify"}, {}),
     (
         {"kind": "verify", "options": {"point": "latest", "structure": True}},
         {"point": "latest", "structure": True},
     ),
-    ({"kind": "repair"}, {"remove_lost": False}),
+    ({"kind": "repair"}, {}),
     (
         {
             "kind": "restore",

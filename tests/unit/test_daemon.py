@@ -15,8 +15,10 @@ from tests.support.fakes.feed import GONE
 from tests.support.fakes.store_place import GIB, MARKED, NOTHING
 from tests.support.jobs import eventually, job
 from tests.support.settings import STORE
+from vm_babysitter.api.app import create_app
 from vm_babysitter.domain.event import Severity
 from vm_babysitter.domain.findings import Code, Finding, Weight
+from vm_babysitter.domain.host_state import HostState
 from vm_babysitter.domain.job import JobKind, JobRequest, JobState, Origin
 from vm_babysitter.ports import HostZone
 
@@ -337,3 +339,17 @@ def test_it_ends_in_time_whatever_hangs(stage: DaemonStage) -> None:
     (left,) = daemon.stop(0.5)
     assert left.request.vm_name == "house"
     assert time.monotonic() - began < 0.5 + 2  # a host that shuts down gives it 20 s
+
+
+def test_what_a_user_asks_for_is_the_job_that_a_schedule_has_queued(stage: DaemonStage) -> None:
+    stage.host = HostState(parity="a parity check")
+    stage.start()
+    stage.pass_seconds(DAY)
+    waiting = stage.waiting("parity check")
+    client = create_app(stage.services).test_client()
+    answer = client.post("/api/v1/jobs", json={"kind": "backup", "vm": stage.uuid})
+    assert answer.status_code == 202
+    stage.works.wait_for("house")
+    assert [each.id for each in stage.daemon.runner.running()] == [waiting.id]
+    assert stage.daemon.runner.queued() == []
+    stage.works.end("house")

@@ -1,6 +1,7 @@
 """Orders: what ``POST /jobs`` takes, one type for each kind of job.
 
-What an option that is left out means is said by the settings.
+What an option that is left out means is said by the settings. One that says what holds anyway is
+left out, too: a job that a user asks for is then the same as one that a schedule has queued.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -51,7 +52,7 @@ _Runs = Annotated[
 ]
 
 
-class _Effort(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Effort(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """How hard a job may work."""
 
     limit: _Rate | UnsetType = UNSET
@@ -61,7 +62,9 @@ class _Effort(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ) = UNSET
 
 
-class BackupOptions(_Effort, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BackupOptions(
+    _Effort, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """Options of a backup."""
 
     full: Annotated[bool, Meta(description="Begin a new series with a full backup.")] = False
@@ -75,7 +78,9 @@ class BackupOptions(_Effort, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reread_runs: _Runs | UnsetType = UNSET
 
 
-class VerifyOptions(_Effort, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class VerifyOptions(
+    _Effort, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """Options of a verify; without a point all points of the VM are verified."""
 
     point: _PointName | UnsetType = UNSET
@@ -84,7 +89,9 @@ class VerifyOptions(_Effort, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     )
 
 
-class RepairOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RepairOptions(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """Options of a repair."""
 
     remove_lost: Annotated[
@@ -92,7 +99,9 @@ class RepairOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = False
 
 
-class RestoreOptions(_Effort, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RestoreOptions(
+    _Effort, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """Options of a restore; without disks all are restored, without a format in their own."""
 
     point: _PointName
@@ -101,7 +110,9 @@ class RestoreOptions(_Effort, frozen=True, kw_only=True, forbid_unknown_fields=T
     format: Literal["qcow2", "raw"] | UnsetType = UNSET
 
 
-class ConvertOptions(_Effort, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ConvertOptions(
+    _Effort, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """Options of a conversion."""
 
     disk: _Target
@@ -165,7 +176,7 @@ Order = BackupOrder | VerifyOrder | RepairOrder | RestoreOrder | ConvertOrder
 
 
 def options_of(order: Order) -> dict[str, Option]:
-    """Return the options as a job has them: those that were given, and those with a default."""
+    """Return the options as a job has them: those that were given and change something."""
     found: dict[str, Any] = to_builtins(order.options)
     return found
 
