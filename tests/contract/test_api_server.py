@@ -391,6 +391,11 @@ def test_a_folder_that_others_could_reach_into_is_refused(
             ApiServer(app, path).start()
         os.chown(folder, 0, 0)
     folder.chmod(0o755)
+    (folder / "somebody's").touch()
+    with pytest.raises(InvalidInput, match="with other things in it"):
+        ApiServer(app, path).start()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755, "/run, say, stays as it is"
+    (folder / "somebody's").unlink()
     with served(app, path):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
@@ -399,7 +404,7 @@ def test_a_link_in_place_of_one_of_our_files_is_not_followed(
     services: FakeServices, path: Path
 ) -> None:
     path.parent.mkdir()
-    precious = path.with_name("precious")
+    precious = path.parent.with_name("precious")
     precious.write_text("x")
     for name, wrong in (("api.socket", InvalidInput), ("api.socket.lock", OSError)):
         link = path.with_name(name)

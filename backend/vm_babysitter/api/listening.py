@@ -10,6 +10,7 @@ from vm_babysitter.domain.errors import Busy, InvalidInput
 from vm_babysitter.lib.unixhttp import address_of
 
 _FIELD = "--socket"
+_OTHERS = 0o077
 _BACKLOG = 128
 _PATIENCE = 2.0
 """Seconds for a first answer of whoever listens."""
@@ -31,7 +32,7 @@ class Listening:
             OSError: the folder cannot be made or written to.
         """
         self.path = path
-        _prepare_folder(path.parent)
+        _prepare_folder(path)
         self._lock = _lock(path)
         try:
             self.socket = _listen(path)
@@ -48,7 +49,8 @@ class Listening:
         os.close(self._lock)
 
 
-def _prepare_folder(folder: Path) -> None:
+def _prepare_folder(path: Path) -> None:
+    folder = path.parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
@@ -58,12 +60,24 @@ def _prepare_folder(folder: Path) -> None:
     if found.st_mode & stat.S_ISVTX:
         rule = "is a folder that everybody shares"
         raise InvalidInput(_FIELD, str(folder), rule, "Choose a folder that is for this only.")
+    ours = {path.name, _lock_of(path).name, _new_of(path).name}
+    if stat.S_IMODE(found.st_mode) & _OTHERS and {each.name for each in folder.iterdir()} - ours:
+        rule = "is a folder that others can reach into, with other things in it"  # /run, say
+        raise InvalidInput(_FIELD, str(folder), rule, "Choose a folder that is for this only.")
     folder.chmod(0o700)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
+def _new_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
 
 
 def _lock(path: Path) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    lock = os.open(path.with_name(f"{path.name}.lock"), flags, 0o600)
+    lock = os.open(_lock_of(path), flags, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -75,7 +89,7 @@ def _lock(path: Path) -> int:
 def _listen(path: Path) -> socket.socket:
     """Listen under another name, then take the path at once: there is always one that answers."""
     _make_sure_nobody_serves(path)
-    new = path.with_name(f".{path.name}.new")
+    new = _new_of(path)
     new.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
