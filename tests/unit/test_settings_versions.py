@@ -113,6 +113,11 @@ def test_every_key_is_described_and_its_example_is_right(key: Any) -> None:
         assert placed(key.path, key.default)
 
 
+@pytest.mark.parametrize("key", [k for k in KEYS if k.path.endswith(".argv")], ids=lambda k: k.path)
+def test_a_command_that_is_an_example_can_be_run_on_unraid(key: Any) -> None:
+    assert not key.example[0].startswith("/boot/"), "no file there can be run by itself"
+
+
 def placed(path: str, value: Any) -> bool:
     """Whether settings with this value at this path are right."""
     for step in reversed(path.replace("[]", ".0").replace("<VM>", "a VM").split(".")):

@@ -107,7 +107,7 @@ def _judge_command(value: object) -> Iterator[Refusal]:
     if argv and isinstance(argv[0], str) and not argv[0].startswith("/"):
         yield Refusal(
             "must be the whole path of a program, beginning with /",
-            'No shell reads the command. For example ["/boot/config/before.sh", "nightly"]; '
+            'No shell reads the command. For example ["/bin/bash", "/boot/config/before.sh"]; '
             'for a line of shell ["/bin/sh", "-c", "…"].',
             (0,),
         )

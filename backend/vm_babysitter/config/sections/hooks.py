@@ -18,7 +18,8 @@ class Hook(Struct, frozen=True):
         about(
             "The program, by its whole path, and its arguments; no shell reads them. Empty: no "
             "command.",
-            example=["/boot/config/before-backup.sh", "nightly"],
+            # By its shell: nothing on Unraid's flash drive can be run by itself.
+            example=["/bin/bash", "/boot/config/before-backup.sh", "nightly"],
             longest=64,
             form=COMMAND,
         ),

@@ -34,7 +34,7 @@ class Store(Struct, frozen=True):
         about(
             "The id of the file system that it lies on, so that a disk that is not mounted is "
             "not taken for an empty folder. Empty until it is set up.",
-            example="uuid:5f0c1b1e-9d8e-4c52-8a6b-3f8f3c6f2a11",
+            example="xfs /dev/md1p1 at /mnt/disk1",
             longest=255,
             own=True,
         ),
