@@ -137,7 +137,7 @@ def test_an_error_says_path_value_rule_and_way_out() -> None:
         ("log", "level", "INFO", "one of"),
         ("log", "size", "1 KiB", "from 64 KiB to 1.0 GiB"),
         ("log", "size", 1 << 31, "from 64 KiB"),
-        ("log", "files", 0, "from 1 to 100"),
+        ("log", "files", 0, "from 2 to 100"),
         ("log", "job_days", 0, "from 1 to 3650"),
         ("vms", "mode", "none", 'one of "all", "chosen"'),
         ("vms", "ignored", "x", "a list"),

@@ -86,7 +86,7 @@ def test_saving_what_holds_without_a_file_makes_one(file: SettingsFile) -> None:
 def test_nothing_wrong_is_saved(file: SettingsFile) -> None:
     file.save({"version": 1, "log": {"files": 3}}, None)
     before = file.path.read_bytes()
-    checked = file.save({"version": 1, "log": {"files": 0}, "backup": {"limit": "x"}}, None)
+    checked = file.save({"version": 1, "log": {"files": 1}, "backup": {"limit": "x"}}, None)
     assert [error.path for error in checked.errors] == ["log.files", "backup.limit"]
     assert file.path.read_bytes() == before
 

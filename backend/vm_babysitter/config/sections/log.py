@@ -29,7 +29,11 @@ class Log(Struct, frozen=True):
     files: Annotated[
         int,
         about(
-            "How many files of the main log are kept.", example=5, unit="files", least=1, most=100
+            "How many files of the main log are kept, the one being written included.",
+            example=5,
+            unit="files",
+            least=2,
+            most=100,
         ),
     ] = 5
     job_days: Annotated[
