@@ -41,6 +41,24 @@ def test_what_is_done_about_a_job(
     assert (found.code if isinstance(found, BabysitterError) else found) == expected
 
 
+@pytest.mark.parametrize(
+    ("step", "quiet", "told", "expected"),
+    [
+        ("command before", HOUR, None, Verdict.FINE),
+        ("command after", HOUR, None, Verdict.FINE),
+        ("command after", HOUR, 2 * HOUR, Verdict.FINE),
+        ("command after", 299, 300, Verdict.FINE),
+        ("command after", 2 * HOUR, None, "job-stalled"),
+        ("command after", 2 * HOUR, 300, Verdict.GIVE_UP),
+    ],
+)
+def test_a_command_of_the_users_may_take_the_hour_that_it_is_given(
+    step: str, quiet: float, told: float | None, expected: Verdict | str
+) -> None:
+    found = judge(Signs(JobKind.BACKUP, quiet, told, step), PATIENCE)
+    assert (found.code if isinstance(found, BabysitterError) else found) == expected
+
+
 def test_the_error_names_the_step_that_did_not_get_on() -> None:
     found = judge(Signs(JobKind.BACKUP, HOUR, None, "freeze"), PATIENCE)
     assert "for 1 h 0 min (step: freeze)" in str(found)

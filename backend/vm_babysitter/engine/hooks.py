@@ -7,6 +7,9 @@ from vm_babysitter.domain.errors import BabysitterError, Cancelled
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.ports import Observer, RunCommand
 
+BEFORE, AFTER = "command before", "command after"
+"""Steps of a job."""
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -73,7 +76,7 @@ class Hooks:
     ) -> None:
         if command is None:
             return
-        self._observer.step(f"command {when}")
+        self._observer.step(BEFORE if when == "before" else AFTER)
         # What is after has to run even if the backup was cancelled: it may undo what was before.
         check = self._cancel.check if when == "before" else _go_on
         try:

@@ -6,10 +6,14 @@ from enum import Enum, auto
 
 from vm_babysitter.domain.errors import BabysitterError, JobStalled
 from vm_babysitter.domain.job import JobKind
+from vm_babysitter.engine.hooks import AFTER, BEFORE
 from vm_babysitter.lib.units import format_duration
 
 _ENDED_WHEN_STALLED = frozenset({JobKind.BACKUP, JobKind.VERIFY})
 """Kinds that get on all the time, or hang; programs that others use may be silent for hours."""
+_COMMANDS = frozenset({BEFORE, AFTER})
+_LONGEST_COMMAND = timedelta(minutes=70)
+"""By then a command of the user's has surely been ended: it may take an hour at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ class Signs:
 
 def judge(signs: Signs, patience: Patience) -> Verdict | BabysitterError:
     """Return what to do about a job: let it be, or tell it to end with an error."""
+    if signs.step in _COMMANDS and signs.quiet < _LONGEST_COMMAND.total_seconds():
+        return Verdict.FINE  # it says nothing, and may go on though the job is to end
     if signs.told is not None:
         late = signs.told >= patience.grace.total_seconds()
         return Verdict.GIVE_UP if late else Verdict.FINE
