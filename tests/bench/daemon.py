@@ -2,15 +2,18 @@
 
     python -m tests.bench.daemon [SECONDS]
 
-SECONDS of idling are watched (30). 50 VMs that are off, 2,000 restore points, which take a
-quarter of an hour to be made.
+SECONDS of idling are watched (30). 50 VMs that are off, 2,000 restore points.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
+import uuid
 from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 from tests.conftest import private_root
@@ -18,12 +21,18 @@ from tests.support.daemon import SLOW, DaemonProcess, until
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.vm import MIB, DiskSpec, TestVm, vms_on
 from tests.support.world import Silent
+from vm_babysitter.adapters.store import documents, layout
+from vm_babysitter.adapters.store.documents import ChainDocument
 from vm_babysitter.bootstrap import Standalone
+from vm_babysitter.domain.chain import ChainState
+from vm_babysitter.domain.point import Point
 from vm_babysitter.engine.app import Place
 from vm_babysitter.engine.cancel import Cancel
 
 VMS = 50
 POINTS = 2000
+_REAL = 4
+"""Points of a series, each of which is made by a backup."""
 _ASKED = 50
 _TINY = DiskSpec("vda", size=MIB)
 _STATUS = "a status, median (all of 50 VMs)"
@@ -43,18 +52,35 @@ def main() -> int:
 
 
 def _points(daemon: DaemonProcess, host: PrivateLibvirtd, vms: list[TestVm]) -> None:
-    """Make points of VMs that are off, each after a change to the image."""
+    """Make a series of each VM, which is off, and copies of it until all points are there."""
     place = Place(host.uri, daemon.store, True, daemon.runtime)
-    for round_number in range(POINTS // VMS):
+    for number in range(_REAL):
         for vm in vms:
-            write = f"write -q -P {round_number + 1} 0 4k"
-            subprocess.run(
-                ["qemu-io", "-f", "qcow2", "-c", write, str(vm.paths["vda"])], check=True
-            )
+            write = f"write -q -P {number + 1} 0 4k"
+            image = str(vm.paths["vda"])
+            subprocess.run(["qemu-io", "-f", "qcow2", "-c", write, image], check=True)
             with Standalone(place, Silent(), Cancel()).backup() as backup:
-                made = backup.run(vm.uuid, force_full=round_number % 20 == 0)
-            if made.unchanged:
-                raise RuntimeError("a restore point was not made")
+                backup.run(vm.uuid)
+    for chain in list(daemon.store.glob("*/*/chain.json")):
+        for number in range(1, POINTS // VMS // _REAL):
+            _copy(chain.parent, number)
+
+
+def _copy(chain: Path, number: int) -> None:
+    """Make another series, closed and older, of the same files."""
+    begun = documents.read(chain / "chain.json", "chain", ChainDocument)
+    own = replace(
+        begun,
+        id=str(uuid.uuid4()),
+        created=begun.created - timedelta(days=number),
+        state=ChainState.ARCHIVED,
+    )
+    target = chain.with_name(layout.chain_directory(own.created))
+    shutil.copytree(chain, target, ignore=shutil.ignore_patterns("*.json"))
+    documents.write(target / "chain.json", "chain", own)
+    for manifest in chain.glob("*/point.json"):
+        point = replace(documents.read(manifest, "point", Point), chain_id=own.id)
+        documents.write(target / manifest.parent.name / manifest.name, "point", point)
 
 
 def _figures(daemon: DaemonProcess, large: TestVm, idle: float) -> None:
@@ -70,7 +96,8 @@ def _figures(daemon: DaemonProcess, large: TestVm, idle: float) -> None:
     rows.append((f"processor in {idle:.0f} s of idling", f"{used:.2f} s ({used / idle:.2%})"))
     rows.append(("memory when idle", _memory(daemon)))
     rows.append((_STATUS, f"{_median(daemon, '/status') * 1000:.1f} ms"))
-    rows.append(("all points, median", f"{_median(daemon, '/points') * 1000:.0f} ms"))
+    found = len(daemon.api.get("/points"))
+    rows.append((f"all {found} points, median", f"{_median(daemon, '/points') * 1000:.0f} ms"))
     large.start()
     large.write_bytes("vda", 0, os.urandom(8 * MIB))
     number = daemon.api.submit("backup", large.name, limit=SLOW)

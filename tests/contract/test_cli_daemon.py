@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -597,7 +598,8 @@ def test_names_and_numbers_are_completed_by_the_daemon(daemon: Daemon) -> None:
 def test_bash_takes_a_completed_name_as_one_word(daemon: Daemon, tmp_path: Path) -> None:
     script = daemon.call("completion", "bash").stdout
     program = tmp_path / "vm-babysitter"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m vm_babysitter "$@"\n')
+    python = shlex.quote(sys.executable)
+    program.write_text(f'#!/bin/sh\nexec {python} -m vm_babysitter "$@"\n')
     program.chmod(0o755)
     code = f"""{script}
 COMP_WORDS=(vm-babysitter plan it) COMP_CWORD=2
