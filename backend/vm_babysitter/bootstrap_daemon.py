@@ -39,6 +39,7 @@ from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.diagnosing import Diagnoser
 from vm_babysitter.engine.runner import STOP_SECONDS
 from vm_babysitter.engine.steady_journal import SteadyJournal
+from vm_babysitter.lib.signals import signals
 from vm_babysitter.ports import Clock, Observer, Timer, VmFeed
 from vm_babysitter.service.conditions import gates
 from vm_babysitter.service.configuration import Configuration
@@ -124,17 +125,15 @@ def serve(options: ServeOptions) -> int:
         InvalidInput: there is no place for the state, or none that can be used.
         Busy: another daemon listens there, or keeps its state in that folder.
     """
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     state = _state(options)
     with ExitStack() as stack:
+        wait = stack.enter_context(signals((signal.SIGTERM, signal.SIGINT)))
         _have_alone(state, stack)
         daemon, server = build(options, state, stack)
         server.start()
         stack.callback(server.stop)
         daemon.start()
-        stop.wait()
+        wait()
         _end_within(_END_SECONDS)
         _log.info("The daemon is asked to end.")
         left = daemon.stop(STOP_SECONDS)

@@ -1,6 +1,7 @@
 """One suite for journals: that in memory and that in a file do the same."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from vm_babysitter.domain.job_past import KnownPoint
 from vm_babysitter.engine.memory_journal import MemoryJournal
 from vm_babysitter.ports import Journal
 
+MINUTE = timedelta(minutes=1)
 ODD = "- \"ü:ñ\", 'x' & 日本 $(touch x); DROP TABLE jobs; %s {0}\n"
 
 
@@ -197,6 +199,21 @@ class JournalContract:
         assert journal.jobs(vm="b")[0].result is Result.WARNINGS
         journal.rebuild(points)
         assert len(journal.jobs()) == 4
+
+    def test_a_restore_point_that_is_just_being_made_is_not_told_twice(
+        self, journal: Journal
+    ) -> None:
+        made = journal.submit(request("a"), NOW)
+        running = replace(made, state=JobState.RUNNING, started=NOW)
+        journal.update(running)
+        point = KnownPoint("uuid-a", "a", "c/000001", NOW + MINUTE, NOW + MINUTE)
+        journal.rebuild([point])
+        assert journal.jobs() == [running]
+        interrupted = replace(running, state=JobState.INTERRUPTED, finished=NOW + 2 * MINUTE)
+        journal.update(interrupted)
+        later = replace(point, name="c/000002", started=NOW + 3 * MINUTE)
+        journal.rebuild([point, later])
+        assert [job.point for job in journal.jobs()] == ["c/000002", ""]
 
 
 class TestMemoryJournal(JournalContract):

@@ -13,7 +13,7 @@ from vm_babysitter.domain.job import (
     follow_up,
     interrupt,
 )
-from vm_babysitter.domain.job_past import KnownPoint, job_of_point
+from vm_babysitter.domain.job_past import KnownPoint, is_told, job_of_point
 
 
 class MemoryJournal:
@@ -140,9 +140,9 @@ class MemoryJournal:
     def rebuild(self, points: Sequence[KnownPoint]) -> None:
         """See the port."""
         with self._lock:
-            known = {(job.request.vm_uuid, job.point) for job in self._jobs.values()}
+            jobs = list(self._jobs.values())
             for point in sorted(points, key=lambda p: p.finished):
-                if (point.vm_uuid, point.name) not in known:
+                if not is_told(point, jobs):
                     self._last_id += 1
                     self._jobs[self._last_id] = job_of_point(self._last_id, point)
 

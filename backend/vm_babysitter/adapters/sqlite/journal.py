@@ -22,7 +22,7 @@ from vm_babysitter.adapters.sqlite.rows import (
 )
 from vm_babysitter.domain.event import Event, end_events
 from vm_babysitter.domain.job import ENDED, Job, JobRequest, JobState, follow_up, interrupt
-from vm_babysitter.domain.job_past import KnownPoint, job_of_point
+from vm_babysitter.domain.job_past import KnownPoint, is_told, job_of_point
 from vm_babysitter.ports import Clock
 
 # The columns are constants of ours; every value goes through a place holder.
@@ -103,10 +103,9 @@ class SqliteJournal:
     def rebuild(self, points: Sequence[KnownPoint]) -> None:
         """See the port."""
         with self._database.writing() as connection:
-            rows = connection.execute("SELECT vm_uuid, point FROM jobs WHERE point <> ''")
-            known = {tuple(row) for row in rows}
+            jobs = _jobs(connection, [("(started IS NOT NULL OR point <> '')", [])])
             for point in sorted(points, key=lambda p: p.finished):
-                if (point.vm_uuid, point.name) not in known:
+                if not is_told(point, jobs):
                     connection.execute(_PUT_JOB, job_row(job_of_point(0, point), None))
             connection.execute("DELETE FROM marks WHERE name = 'lost'")
 
