@@ -12,6 +12,7 @@ from vm_babysitter.config.describe import describe, schema, sections
 from vm_babysitter.config.file import SettingsFile
 from vm_babysitter.config.migrate import STEPS, VERSION, migrate
 from vm_babysitter.config.reference import markdown
+from vm_babysitter.config.sections.autostart import Autostart, Start
 from vm_babysitter.config.sections.backup import Backup
 from vm_babysitter.config.sections.hooks import Hook, Hooks
 from vm_babysitter.config.sections.log import Log
@@ -51,6 +52,13 @@ WHAT_VERSION_1_MEANS = Settings(
     ),
     space=Space("7.5 %", 20 << 30),
     waits=Waits("ignore", "ignore"),
+    autostart=Autostart(
+        (
+            Start("router", 10, ("path:/mnt/disks/usb", "tcp:192.168.1.1:53"), 60, "skip", 10),
+            Start("0D6B2A52-6F0D-4A5F-9A36-6A3A3F1B9F10"),
+        ),
+        ("4c0d0d5e-8f0f-4b0e-9d37-0c2f5be0a001",),
+    ),
     log=Log("debug", 1 << 20, 3, 30),
     per_vm={
         'Büro "2"': OneVm(
@@ -82,8 +90,8 @@ def test_what_is_not_known_in_it_survives_a_change(tmp_path: Path) -> None:
 
 def paths_in(value: Any, path: str = "") -> set[str]:
     """Return the keys of a document as ``describe`` writes them."""
-    if path in {"schedules", "per_vm"}:
-        inner = "[]" if path == "schedules" else ".<VM>"
+    if path in {"schedules", "autostart.vms", "per_vm"}:
+        inner = ".<VM>" if path == "per_vm" else "[]"
         many = value if isinstance(value, list) else value.values()
         return set().union(*(paths_in(one, path + inner) for one in many))
     if not isinstance(value, dict) or path == "vms.groups":
@@ -124,6 +132,8 @@ def placed(path: str, value: Any) -> bool:
         value = [value] if step == "0" else {step: value}
     if "schedules" in value:
         value["schedules"][0] = {"name": "x", "when": "@daily", **value["schedules"][0]}
+    if isinstance(value.get("autostart", {}).get("vms"), list):
+        value["autostart"]["vms"] = [{"vm": "x", **one} for one in value["autostart"]["vms"]]
     checked = check({"version": 1, **value})
     return not checked.errors and not any("does not know" in note.text for note in checked.notes)
 
@@ -140,7 +150,8 @@ def test_a_value_outside_the_limits_of_a_key_is_refused() -> None:
 
 
 def test_what_the_program_fills_in_is_marked() -> None:
-    assert [key.path for key in KEYS if key.own] == ["store.id", "store.filesystem", "vms.seen"]
+    own = ["store.id", "store.filesystem", "vms.seen", "autostart.taken"]
+    assert [key.path for key in KEYS if key.own] == own
 
 
 def test_sections_are_those_of_the_settings() -> None:

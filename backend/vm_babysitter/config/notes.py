@@ -8,6 +8,7 @@ from vm_babysitter.config.selection import due, names_vm, selected
 from vm_babysitter.config.settings import Settings
 from vm_babysitter.config.shape import path_of, quoted
 from vm_babysitter.domain import schedule
+from vm_babysitter.domain.autostart import Awaited, parse_condition
 
 
 def notes_on(settings: Settings, known: Context | None) -> tuple[Note, ...]:
@@ -15,6 +16,7 @@ def notes_on(settings: Settings, known: Context | None) -> tuple[Note, ...]:
     found = [*_whole(settings), *_times(settings)]
     if known is not None:
         found += [*_names(settings, known), *_twice(settings, known), *_idle(settings, known)]
+        found += _starts(settings, known)
     return tuple(found)
 
 
@@ -51,7 +53,8 @@ def _names(settings: Settings, known: Context) -> Iterator[Note]:
             yield Note(path_of(where), f"There is no VM or group {quoted(entry)} now.")
     members = [(("vms", "groups", g, i), m) for g in groups for i, m in enumerate(groups[g])]
     own = [(("per_vm", key), key) for key in settings.per_vm]
-    for where, entry in [*members, *own]:
+    starts = [(("autostart", "vms", i, "vm"), s.vm) for i, s in enumerate(settings.autostart.vms)]
+    for where, entry in [*members, *own, *starts]:
         if not any(vm.called(entry) for vm in known.vms):
             yield Note(path_of(where), f"There is no VM {quoted(entry)} now.")
 
@@ -85,3 +88,27 @@ def _idle(settings: Settings, known: Context) -> Iterator[Note]:
                 )
         if one.enabled and known.vms and not due(settings, one, known.vms):
             yield Note(path_of(("schedules", number)), "There is no VM that it is for now.")
+
+
+def _starts(settings: Settings, known: Context) -> Iterator[Note]:
+    """Tell of VMs that are started twice, and of waits that can only run out."""
+    started: set[str] = set()
+    for number, one in enumerate(settings.autostart.vms):
+        where: Where = ("autostart", "vms", number)
+        vm = next((vm for vm in known.vms if vm.called(one.vm)), None)
+        if vm is not None and vm.uuid in started:
+            yield Note(path_of((*where, "vm")), "This VM is in the list before: it counts once.")
+        later = [other.vm for other in settings.autostart.vms[number:]]
+        for position, text in enumerate(one.wait_for):
+            condition = parse_condition(text)
+            if condition.kind not in {Awaited.VM, Awaited.AGENT}:
+                continue
+            other = next((vm for vm in known.vms if vm.called(condition.target)), None)
+            at = path_of((*where, "wait_for", position))
+            if other is None:
+                yield Note(at, f"There is no VM {quoted(condition.target)} now.")
+            elif other.uuid not in started and any(map(other.called, later)):
+                words = "is not started before this one: the wait may only run out."
+                yield Note(at, f"The VM {quoted(other.name)} {words}")
+        if vm is not None:
+            started.add(vm.uuid)

@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import Struct
 
 from vm_babysitter.config.keys import about
+from vm_babysitter.config.sections.autostart import Autostart
 from vm_babysitter.config.sections.backup import Backup
 from vm_babysitter.config.sections.hooks import Hooks
 from vm_babysitter.config.sections.log import Log
@@ -40,6 +41,9 @@ class Settings(Struct, frozen=True):
         )] = Hooks()
     space: Annotated[Space, about("When the backup folder fills up.", form=SPACE)] = Space()
     waits: Annotated[Waits, about("What scheduled jobs wait for.")] = Waits()
+    autostart: Annotated[Autostart, about(
+            "Which VMs are started in which order when the VM service has started.",
+        )] = Autostart()
     log: Annotated[Log, about("What is written down, and how long it is kept.")] = Log()
     per_vm: PerVm = {}
 # fmt: on
