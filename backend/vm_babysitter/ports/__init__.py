@@ -1,5 +1,6 @@
 """What the engine needs of the world, as protocols. Adapters implement them."""
 
+from vm_babysitter.ports.autostart import ListCopy, Probes, RunMarks, RunRecord, VmService
 from vm_babysitter.ports.conversion import ConversionFiles, Definitions, DiskSource, ImageUse
 from vm_babysitter.ports.disks import (
     DiskExports,
@@ -88,6 +89,7 @@ __all__ = [
     "JobKind",
     "JobLogs",
     "Journal",
+    "ListCopy",
     "Moment",
     "Observer",
     "OfflineBitmaps",
@@ -98,11 +100,14 @@ __all__ = [
     "Passed",
     "PointDraft",
     "Priority",
+    "Probes",
     "Publisher",
     "RawWriter",
     "RestoreFiles",
     "RestorePlace",
     "RunCommand",
+    "RunMarks",
+    "RunRecord",
     "ScratchPlaces",
     "ServedRuns",
     "SideContent",
@@ -113,5 +118,6 @@ __all__ = [
     "ThisHost",
     "Timer",
     "VmFeed",
+    "VmService",
     "WrittenFile",
 ]
