@@ -11,7 +11,7 @@ from vm_babysitter.cli import on_daemon, on_jobs, on_settings, on_store, on_vms
 from vm_babysitter.cli.commands import Commands
 from vm_babysitter.cli.options import FOLDER
 from vm_babysitter.cli.output import Once, have_streams
-from vm_babysitter.cli.session import Parts, Session
+from vm_babysitter.cli.session import Parts, SelfCheck, Session
 from vm_babysitter.cli.suggest import PROGRAM
 from vm_babysitter.engine.app import DEFAULT_SOCKET, DEFAULT_URI, Compose, Place, Serve
 
@@ -70,13 +70,17 @@ for command in (
     on_jobs.events,
     on_settings.settings,
     on_daemon.serve,
+    on_daemon.self_check,
     on_daemon.completion,
 ):
     cli.add_command(command)
 
 
 def run(
-    compose: Compose, arguments: Sequence[str] | None = None, serve: Serve | None = None
+    compose: Compose,
+    arguments: Sequence[str] | None = None,
+    serve: Serve | None = None,
+    self_check: SelfCheck | None = None,
 ) -> None:
     """Run the command line; ends the process with an exit code of ``Exit``.
 
@@ -84,11 +88,12 @@ def run(
         compose: puts the engine together, for ``--standalone``.
         arguments: without the program's name; None for those of the process.
         serve: runs a daemon; None where there is none to run.
+        self_check: looks at what a daemon needs.
     """
     have_streams()
     logging.getLogger("vm_babysitter").addHandler(Once())
     cli.main(
         args=list(sys.argv[1:] if arguments is None else arguments),
         prog_name=PROGRAM,
-        obj=Parts(compose, serve),
+        obj=Parts(compose, serve, self_check),
     )

@@ -8,13 +8,16 @@ from vm_babysitter.cli.completion import SHELLS, script
 from vm_babysitter.cli.failure import Failure
 from vm_babysitter.cli.options import FOLDER, json_option
 from vm_babysitter.cli.output import log_elsewhere, say
+from vm_babysitter.cli.render_status import self_check_text
 from vm_babysitter.cli.session import Session, show
 from vm_babysitter.cli.suggest import PROGRAM
+from vm_babysitter.domain.errors import Exit
 from vm_babysitter.engine.app import (
     DEFAULT_SETTINGS,
     DEFAULT_URI,
     ServeOptions,
 )
+from vm_babysitter.views import PartState
 
 _NONE = Failure("no-daemon", "This installation has no daemon to run.")
 
@@ -68,6 +71,27 @@ def serve(
     with session.told(as_json=as_json):
         code = run(ServeOptions(settings, state, where, uri, runtime, allow_ram_store))
     raise SystemExit(code)
+
+
+@click.command()
+@click.option(
+    "--settings", type=FOLDER, default=DEFAULT_SETTINGS, show_default=True, metavar="PATH"
+)
+@click.option("--state", type=FOLDER, metavar="DIR")
+@json_option
+@click.pass_obj
+def self_check(session: Session, settings: Path, state: Path | None, as_json: bool) -> None:
+    """Look at what the daemon needs, without it; ends with 1 if it cannot work."""
+    look = session.parts.self_check
+    if look is None:
+        session.fail(_NONE, as_json=as_json)
+    found = look(ServeOptions(settings, state, session.socket))
+    show(as_json, lambda: found, lambda: self_check_text(found))
+    states = {part.state for part in found}
+    if PartState.FAILED in states:
+        raise SystemExit(int(Exit.FAILED))
+    if PartState.WARNING in states:
+        raise SystemExit(int(Exit.WARNINGS))
 
 
 @click.command()

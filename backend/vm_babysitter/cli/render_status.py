@@ -2,13 +2,21 @@
 
 from collections.abc import Sequence
 
-from vm_babysitter.cli.colours import bad, by_health, good, warning
+from vm_babysitter.cli.colours import bad, by_health, good, plain, warning
 from vm_babysitter.cli.render import local, shortened, table
 from vm_babysitter.cli.render_jobs import doing
 from vm_babysitter.cli.suggest import Suggest
 from vm_babysitter.domain.diagnosis import Health
 from vm_babysitter.domain.errors import Exit
-from vm_babysitter.views import JobView, NextRunView, ScheduleView, StatusView, VmStatusView
+from vm_babysitter.views import (
+    JobView,
+    NextRunView,
+    PartState,
+    PartView,
+    ScheduleView,
+    StatusView,
+    VmStatusView,
+)
 
 _FEW = 3
 _TODO = 6
@@ -38,6 +46,25 @@ def status_exit(view: StatusView) -> Exit:
     if any(vm.backed_up and vm.health is Health.LOST for vm in view.vms):
         return Exit.INTEGRITY
     return Exit.OK if view.fine else Exit.WARNINGS
+
+
+_PARTS = {
+    PartState.OK: good,
+    PartState.WAITS: plain,
+    PartState.WARNING: warning,
+    PartState.FAILED: bad,
+}
+
+
+def self_check_text(parts: Sequence[PartView]) -> str:
+    """One line for each thing: its state, a tab, what it is, a tab, and what is to be said."""
+    return "\n".join(
+        "\t".join((_PARTS[part.state](part.state), part.name, _in_a_line(part))) for part in parts
+    )
+
+
+def _in_a_line(part: PartView) -> str:
+    return " ".join(f"{part.text} {part.hint}".split())
 
 
 def schedules_text(schedules: Sequence[ScheduleView]) -> str:

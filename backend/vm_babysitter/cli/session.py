@@ -1,6 +1,6 @@
 """One call of the command line: who does the work, results shown, errors told."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,19 @@ from vm_babysitter.cli.render_settings import errors_text
 from vm_babysitter.cli.stopping import stoppable
 from vm_babysitter.cli.suggest import Suggest
 from vm_babysitter.domain.errors import BabysitterError, Cancelled
-from vm_babysitter.engine.app import DEFAULT_SOCKET, DEFAULT_URI, App, Compose, Place, Serve
+from vm_babysitter.engine.app import (
+    DEFAULT_SOCKET,
+    DEFAULT_URI,
+    App,
+    Compose,
+    Place,
+    Serve,
+    ServeOptions,
+)
 from vm_babysitter.engine.cancel import Cancel
+from vm_babysitter.views import PartView
+
+SelfCheck = Callable[[ServeOptions], Sequence[PartView]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +41,8 @@ class Parts:
     compose: Compose
     serve: Serve | None = None
     """Runs a daemon; None where there is none to run."""
+    self_check: SelfCheck | None = None
+    """Looks at what a daemon needs; None where there is none to run."""
 
 
 @dataclass(frozen=True, slots=True)
