@@ -27,7 +27,7 @@ chaos: setup-test ## random sequences of writes, backups, kills, power cuts and 
 	@PYTHONPATH=backend:. $(PYTHON) -m tests.chaos $(if $(SEED),--seed $(SEED)) \
 	  $(if $(STEPS),--steps $(STEPS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(STORY),--story '$(STORY)') --verbose
 
-lint: setup-test ## style, types, the dependency rule, shell scripts
+lint: setup-test ## style, types, the dependency rule, shell scripts, PHP
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
@@ -36,6 +36,9 @@ lint: setup-test ## style, types, the dependency rule, shell scripts
 	  'FNR == 1 && /^#!.*[\/ ](ba|da)?sh( |$$)/ { print FILENAME } { nextfile }' {} + \
 	  | xargs -r -d '\n' shellcheck
 	@echo "shellcheck: no complaints"
+	@find webgui plugin \( -name '*.php' -o -name '*.page' \) -print0 \
+	  | xargs -0 -r -n 1 php -d display_errors=stderr -l >/dev/null
+	@echo "php: no complaints"
 
 bench: setup-test ## measure speed and memory beside virtnbdbackup and QEMU's tools; tables, bench.json
 	@$(PYTHON) -m tests.bench

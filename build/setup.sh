@@ -22,6 +22,7 @@ RUN_PACKAGES=(
 )
 TEST_PACKAGES=(
   bindfs
+  curl
   e2fsprogs
   libnbd-bin
   libnginx-mod-nchan
@@ -29,6 +30,8 @@ TEST_PACKAGES=(
   nbdkit
   nginx-light
   ovmf
+  php-cli
+  php-curl
   shellcheck
   virtnbdbackup
   swtpm
