@@ -36,7 +36,7 @@ OF_THE_DAEMON: dict[str, list[str]] = {
     "events": [],
     "settings": ["show"],
 }
-BY_ITSELF: dict[str, list[str]] = {"serve": [], "completion": ["bash"]}
+BY_ITSELF: dict[str, list[str]] = {"serve": [], "self-check": [], "completion": ["bash"]}
 each_command = pytest.mark.parametrize("command", ARGUMENTS)
 
 
