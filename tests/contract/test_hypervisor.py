@@ -43,6 +43,31 @@ class HypervisorContract:
         vm.start()
         return vm
 
+    # -- starting them -------------------------------------------------------------------
+
+    def test_a_vm_is_started_once(self, bench: Bench) -> None:
+        vm, hypervisor = bench.vm('My "VM" & co'), bench.hypervisor
+        assert hypervisor.power(vm.uuid) is PowerState.OFF
+        hypervisor.start(vm.uuid)
+        begun = hypervisor.started(vm.uuid)
+        hypervisor.start(vm.uuid)
+        assert hypervisor.power(vm.uuid) is PowerState.RUNNING
+        assert hypervisor.started(vm.uuid) == begun
+        with pytest.raises(VmNotFound):
+            hypervisor.start(NOBODY)
+
+    def test_its_own_autostart_is_told_and_changed(self, bench: Bench) -> None:
+        vm, hypervisor = bench.vm("-dash"), bench.hypervisor
+        assert hypervisor.own_autostart(vm.uuid) is False
+        for on in (True, True, False):
+            hypervisor.set_own_autostart(vm.uuid, on=on)
+            assert hypervisor.own_autostart(vm.uuid) is on
+            assert hypervisor.belongings(vm.uuid).autostart is on
+        with pytest.raises(VmNotFound):
+            hypervisor.own_autostart(NOBODY)
+        with pytest.raises(VmNotFound):
+            hypervisor.set_own_autostart(NOBODY, on=True)
+
     # -- which VMs there are ------------------------------------------------------------
 
     def test_lists_vms_by_name_whatever_their_names_are(self, bench: Bench) -> None:

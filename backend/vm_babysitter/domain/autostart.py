@@ -1,6 +1,7 @@
 """The start of VMs in order: what each waits for, and what is done next. Pure."""
 
 import re
+import uuid as uuids
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +14,7 @@ AGAIN_SECONDS = 5.0
 """From a start that failed to the next try."""
 _PORTS = range(1, 65536)
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,15})?\]")
+_NOWHERE = uuids.UUID("8f0d8a53-58c7-4ad0-8f4d-0c3f2f8a4e10")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONGEST_PATH = 1024
 _FORMS = 'For example "tcp:192.168.1.1:53", "vm:router", "agent:router" or "path:/mnt/disks/usb".'
@@ -92,6 +94,14 @@ class Entry:
     """Seconds that it waits for them, once its delay is over."""
     otherwise: Otherwise = Otherwise.START
     tries: int = 3
+
+
+def key_of(word: str) -> str:
+    """Return what stands for the UUID of a VM that libvirt does not have: itself, if it is one."""
+    try:
+        return str(uuids.UUID(word))
+    except ValueError:
+        return str(uuids.uuid5(_NOWHERE, word))
 
 
 class Mark(StrEnum):

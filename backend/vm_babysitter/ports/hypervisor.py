@@ -110,6 +110,19 @@ class Hypervisor(Protocol):
     def started(self, uuid: str) -> str:
         """Return what tells the VM's present QEMU process from others; empty where it is off."""
 
+    def start(self, uuid: str) -> None:
+        """Start a VM; one that runs already is fine.
+
+        Raises:
+            VmNotFound, HypervisorUnreachable, HypervisorError: it does not start, and why.
+        """
+
+    def own_autostart(self, uuid: str) -> bool:
+        """Whether libvirt starts the VM by itself. Raises VmNotFound."""
+
+    def set_own_autostart(self, uuid: str, *, on: bool) -> None:
+        """Have libvirt start the VM by itself, or not. Raises VmNotFound."""
+
     def resume(self, uuid: str) -> None:
         """Have a VM go on that QEMU paused because of a disk error; harmless if it did not."""
 

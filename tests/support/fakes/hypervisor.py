@@ -152,6 +152,21 @@ class FakeHypervisor(Faults):
         return f"run {vm.runs}" if vm.state in QEMU_RUNS else ""
 
     @faulty
+    def start(self, uuid: str) -> None:
+        vm = self._find(uuid)
+        if vm.state is PowerState.OFF:
+            vm.start()
+
+    @faulty
+    def own_autostart(self, uuid: str) -> bool:
+        return self._find(uuid).belongings.autostart
+
+    @faulty
+    def set_own_autostart(self, uuid: str, *, on: bool) -> None:
+        vm = self._find(uuid)
+        vm.belongings = replace(vm.belongings, autostart=on)
+
+    @faulty
     def resume(self, uuid: str) -> None:
         vm = self._find(uuid)
         if vm.state is PowerState.STUCK:

@@ -118,6 +118,26 @@ class LibvirtHypervisor:
             # Where its process is out of sight, libvirt's number changes with each start, too.
             return runs_with("-uuid", uuid) or f"id {domain.ID()}"
 
+    def start(self, uuid: str) -> None:
+        """See the port."""
+        with translated("Starting the VM", uuid, self._connection.uri):
+            domain = self._domain(uuid)
+            try:
+                domain.create()
+            except libvirt.libvirtError:
+                if not domain.isActive():  # else somebody was faster
+                    raise
+
+    def own_autostart(self, uuid: str) -> bool:
+        """See the port."""
+        with translated("Asking whether the VM starts by itself", uuid, self._connection.uri):
+            return bool(self._domain(uuid).autostart())
+
+    def set_own_autostart(self, uuid: str, *, on: bool) -> None:
+        """See the port."""
+        with translated("Changing whether the VM starts by itself", uuid, self._connection.uri):
+            self._domain(uuid).setAutostart(int(on))
+
     def resume(self, uuid: str) -> None:
         """See the port."""
         with translated("Having the VM go on", uuid, self._connection.uri):
