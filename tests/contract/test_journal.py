@@ -24,6 +24,7 @@ from vm_babysitter.domain.job import (
     transition,
 )
 from vm_babysitter.domain.job_past import KnownPoint
+from vm_babysitter.domain.outbox import Outbox
 from vm_babysitter.engine.memory_journal import MemoryJournal
 from vm_babysitter.ports import Journal
 
@@ -214,6 +215,74 @@ class JournalContract:
         later = replace(point, name="c/000002", started=NOW + 3 * MINUTE)
         journal.rebuild([point, later])
         assert [job.point for job in journal.jobs()] == ["c/000002", ""]
+
+    # -- the outbox -------------------------------------------------------------------
+
+    def test_events_keep_their_keys_and_each_has_its_own(self, journal: Journal) -> None:
+        told = [event("one"), event("two")]
+        journal.finish(finish(job(1, JobState.RUNNING), DONE, NOW), told)
+        journal.event(event("three"))
+        keys = [found.key for found in journal.events()]
+        assert keys[1:] == [told[1].key, told[0].key]
+        assert len(set(keys)) == 3
+
+    def test_events_are_found_by_kind(self, journal: Journal) -> None:
+        for text, kind in (("a", "x"), ("b", "y"), ("c", ODD)):
+            journal.event(replace(event(text), kind=kind))
+        assert [e.subject for e in journal.events(kinds={"x", ODD})] == ["c", "a"]
+        assert journal.events(kinds=set()) == []
+
+    def test_what_is_told_is_noted_for_each_channel(self, journal: Journal) -> None:
+        one, two, three = (event(text, at) for text, at in (("1", 2), ("2", 0), ("3", 1)))
+        for each in (one, two, three):
+            journal.event(each)
+        assert journal.untold("a", NOW, 9) == [two, three, one]
+        assert journal.untold("a", NOW, 2) == [two, three]
+        assert journal.untold("a", NOW + MINUTE, 9) == [three, one]
+        journal.note_telling("a", [two.key, three.key])
+        assert journal.untold("a", NOW, 9) == [one]
+        assert journal.telling("a") == [two, three]
+        journal.note_told("a", [three.key])
+        journal.note_told("a", [three.key])
+        assert journal.telling("a") == [two]
+        assert journal.untold("a", NOW, 9) == [one]
+        journal.note_told("a", [two.key])
+        assert journal.telling("a") == []
+        assert (journal.telling("b"), journal.untold("b", NOW, 9)) == ([], [two, three, one])
+
+    def test_an_event_without_a_key_is_never_told(self, journal: Journal) -> None:
+        journal.event(event("old", key=""))
+        assert journal.untold("a", NOW, 9) == []
+
+    def test_channels_are_on_since_a_moment(self, journal: Journal) -> None:
+        assert journal.channels() == {}
+        journal.note_channel(ODD, NOW)
+        journal.note_channel("b", NOW)
+        journal.note_channel("b", NOW + MINUTE)
+        assert journal.channels() == {ODD: NOW, "b": NOW + MINUTE}
+        journal.note_channel(ODD, None)
+        journal.note_channel(ODD, None)
+        assert journal.channels() == {"b": NOW + MINUTE}
+
+    def test_what_was_noted_elsewhere_is_taken_over(self, journal: Journal) -> None:
+        mine, theirs, being = event("mine"), event("theirs"), event("being")
+        journal.event(mine)
+        journal.note_channel("off", NOW)
+        told = {("a", mine.key): True, ("a", theirs.key): True, ("a", being.key): False}
+        outbox = Outbox({"a": NOW, "off": None}, told)
+        journal.take_over((), [theirs, being], {}, outbox)
+        assert journal.channels() == {"a": NOW}
+        assert journal.untold("a", NOW, 9) == []
+        assert journal.telling("a") == [being]
+        assert journal.untold("b", NOW, 9) == [mine, theirs, being]
+
+    def test_what_is_forgotten_is_not_told_any_more(self, journal: Journal) -> None:
+        old, new = event("old"), event("new", 5)
+        for each in (old, new):
+            journal.event(each)
+            journal.note_telling("a", [each.key])
+        journal.prune(NOW + MINUTE)
+        assert journal.telling("a") == [new]
 
 
 class TestMemoryJournal(JournalContract):

@@ -20,6 +20,7 @@ from tests.support.jobs import DONE, NOW, request
 from tests.support.mounts import fuse, ram_disk, read_only
 from vm_babysitter.adapters.sqlite import schema
 from vm_babysitter.adapters.sqlite.journal import SqliteJournal
+from vm_babysitter.adapters.sqlite.rows import moment
 from vm_babysitter.domain.errors import JournalFailed
 from vm_babysitter.domain.event import Event, EventKind, Severity
 from vm_babysitter.domain.job import JobState, finish, transition
@@ -280,7 +281,9 @@ def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / NAME)) as connection:
         connection.execute(f"PRAGMA user_version = {len(schema.VERSIONS) + 1}")
     content = (tmp_path / NAME).read_bytes()
-    with pytest.raises(JournalFailed, match="has format 2; this version reads up to 1") as caught:
+    newest = len(schema.VERSIONS)
+    words = f"has format {newest + 1}; this version reads up to {newest}"
+    with pytest.raises(JournalFailed, match=words) as caught:
         journal.jobs()
     assert "Install a newer version" in caught.value.message
     assert (tmp_path / NAME).read_bytes() == content
@@ -298,10 +301,27 @@ def test_versions_follow_each_other_each_whole_or_not_at_all(tmp_path: Path) -> 
         connection.execute("INSERT INTO runs VALUES ('daily', 'x')")
         with pytest.raises(sqlite3.Error):
             schema.migrate(connection, newer)
-        assert schema.version(connection) == 2
+        assert schema.version(connection) == len(schema.VERSIONS) + 1
         tables = {r[0] for r in connection.execute("SELECT name FROM sqlite_schema")}
         assert "half" not in tables
         assert connection.execute("SELECT * FROM runs").fetchall() == [("daily", "x")]
+
+
+def test_a_file_of_the_first_version_keeps_its_events_and_tells_none_of_them(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / NAME
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        schema.migrate(connection, schema.VERSIONS[:1])
+        connection.execute(
+            "INSERT INTO events (at, kind, severity, subject, text, vm_uuid, vm_name, job_id, code)"
+            " VALUES (?, 'x', 'alert', 'old', '', '', '', 0, '')",
+            [moment(NOW)],
+        )
+    journal = journal_in(tmp_path)
+    assert [(event.subject, event.key) for event in journal.events()] == [("old", "")]
+    journal.event(EVENT)
+    assert journal.untold("unraid", NOW, 10) == [EVENT]
 
 
 # -- file systems --------------------------------------------------------------------------

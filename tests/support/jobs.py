@@ -9,6 +9,7 @@ from typing import Any
 from vm_babysitter.domain.errors import JournalFailed
 from vm_babysitter.domain.event import Event
 from vm_babysitter.domain.job import Job, JobKind, JobRequest, JobState, Origin, Outcome, Result
+from vm_babysitter.domain.outbox import NOTHING_NOTED, Outbox
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.memory_journal import MemoryJournal
 from vm_babysitter.ports import Observer
@@ -152,10 +153,38 @@ class FailingJournal(MemoryJournal):
         super().event(event)
 
     def take_over(
-        self, jobs: Sequence[Job], events: Sequence[Event], runs: dict[str, datetime]
+        self,
+        jobs: Sequence[Job],
+        events: Sequence[Event],
+        runs: dict[str, datetime],
+        outbox: Outbox = NOTHING_NOTED,
     ) -> None:
         self._may_fail()
-        super().take_over(jobs, events, runs)
+        super().take_over(jobs, events, runs, outbox)
+
+    def note_channel(self, channel: str, since: datetime | None) -> None:
+        self._may_fail()
+        super().note_channel(channel, since)
+
+    def note_telling(self, channel: str, keys: Collection[str]) -> None:
+        self._may_fail()
+        super().note_telling(channel, keys)
+
+    def note_told(self, channel: str, keys: Collection[str]) -> None:
+        self._may_fail()
+        super().note_told(channel, keys)
+
+    def channels(self) -> dict[str, datetime]:
+        self._may_fail(reading=True)
+        return super().channels()
+
+    def untold(self, channel: str, since: datetime, limit: int) -> list[Event]:
+        self._may_fail(reading=True)
+        return super().untold(channel, since, limit)
+
+    def telling(self, channel: str) -> list[Event]:
+        self._may_fail(reading=True)
+        return super().telling(channel)
 
     def prune(self, before: datetime) -> int:
         self._may_fail()

@@ -167,3 +167,51 @@ def test_what_has_ended_is_not_remembered_for_ever(bench: Bench) -> None:
     for number in range(2500):
         bench.journal.event(event(str(number)))
     assert len(bench.journal._memory.events(limit=10_000)) == 2000
+
+
+# -- the outbox ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blind", [False, True], ids=["can be read", "cannot be read"])
+def test_what_was_told_while_it_failed_is_not_told_again(bench: Bench, blind: bool) -> None:
+    """Whether it happened before or meanwhile, and was told before, meanwhile, or not at all."""
+    journal = bench.journal
+    before, open_, told = event("before"), event("open"), event("told")
+    for each in (before, open_, told):
+        journal.event(each)
+    journal.note_channel("a", NOW)
+    journal.note_channel("b", NOW)
+    journal.note_told("a", [told.key])
+    bench.real.broken, bench.real.blind = "disk I/O error", blind
+    journal.note_channel("b", None)
+    journal.note_channel("c", NOW)
+    meanwhile, left = event("meanwhile", 1), event("left", 2)
+    for each in (meanwhile, left):
+        journal.event(each)
+    (failed,) = journal.events(kinds={EventKind.JOURNAL_FAILED})
+    journal.note_telling("a", [before.key, meanwhile.key])
+    assert journal.telling("a")[-1] == meanwhile
+    journal.note_told("a", [before.key, meanwhile.key, failed.key])
+    untold = journal.untold("a", NOW, 9)
+    assert untold == ([left] if blind else [open_, left])
+    assert (journal.telling("a"), "b" in journal.channels()) == ([], False)
+    assert "c" in journal.channels()
+
+    bench.real.broken = ""
+    journal.retry()
+    (back,) = journal.events(kinds={EventKind.JOURNAL_BACK})
+    for either in (journal, bench.real):
+        found = {e.key for e in either.untold("a", NOW, 9)}
+        assert found == {open_.key, left.key, back.key}
+        assert either.telling("a") == []
+        assert either.channels() == {"a": NOW, "c": NOW}
+
+
+def test_many_that_only_memory_knows_to_be_told_hide_none(bench: Bench) -> None:
+    events = [event(str(number), number) for number in range(9)]
+    for each in events:
+        bench.journal.event(each)
+    bench.real.broken = "read-only file system"
+    bench.journal.note_told("a", [each.key for each in events[:6]])
+    found = bench.journal.untold("a", NOW + timedelta(seconds=1), 2)
+    assert found == events[6:8]

@@ -1,10 +1,11 @@
 """Events: what has happened, for whoever is to be told. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from vm_babysitter.domain.job import Job, JobRequest, JobState, Result
+from vm_babysitter.lib.keys import new_key
 from vm_babysitter.lib.units import format_duration
 
 
@@ -49,6 +50,8 @@ class Event:
     """0: of no job."""
     code: str = ""
     """Of an error."""
+    key: str = field(default_factory=new_key, compare=False)
+    """No other event has it: for noting who was told. Empty: from before there were such notes."""
 
 
 _KINDS = {

@@ -14,6 +14,7 @@ from vm_babysitter.domain.job import (
     interrupt,
 )
 from vm_babysitter.domain.job_past import KnownPoint, is_told, job_of_point
+from vm_babysitter.domain.outbox import NOTHING_NOTED, Outbox
 
 
 class MemoryJournal:
@@ -25,6 +26,8 @@ class MemoryJournal:
         self._jobs: dict[int, Job] = {}
         self._events: list[Event] = []
         self._runs: dict[str, datetime] = {}
+        self._since: dict[str, datetime | None] = {}
+        self._told: dict[tuple[str, str], bool] = {}
 
     def submit(self, request: JobRequest, now: datetime) -> Job:
         """See the port."""
@@ -101,7 +104,12 @@ class MemoryJournal:
             self._events.append(event)
 
     def events(
-        self, *, vm: str | None = None, job: int | None = None, limit: int = 50
+        self,
+        *,
+        vm: str | None = None,
+        job: int | None = None,
+        kinds: Collection[str] | None = None,
+        limit: int = 50,
     ) -> list[Event]:
         """See the port."""
         with self._lock:
@@ -110,10 +118,51 @@ class MemoryJournal:
                 for event in newest_first(self._events)
                 if (vm is None or vm in {event.vm_uuid, event.vm_name})
                 and (job is None or event.job_id == job)
+                and (kinds is None or event.kind in kinds)
             ][:limit]
 
+    def channels(self) -> dict[str, datetime]:
+        """See the port."""
+        with self._lock:
+            return {name: since for name, since in self._since.items() if since is not None}
+
+    def note_channel(self, channel: str, since: datetime | None) -> None:
+        """See the port."""
+        with self._lock:
+            self._since[channel] = since
+
+    def untold(self, channel: str, since: datetime, limit: int) -> list[Event]:
+        """See the port."""
+        with self._lock:
+            found = [
+                event
+                for event in self._events
+                if event.key and event.at >= since and (channel, event.key) not in self._told
+            ]
+            return sorted(found, key=lambda event: event.at)[:limit]
+
+    def telling(self, channel: str) -> list[Event]:
+        """See the port."""
+        with self._lock:
+            found = [e for e in self._events if self._told.get((channel, e.key)) is False]
+            return sorted(found, key=lambda event: event.at)
+
+    def note_telling(self, channel: str, keys: Collection[str]) -> None:
+        """See the port."""
+        with self._lock:
+            self._told.update({(channel, key): False for key in keys})
+
+    def note_told(self, channel: str, keys: Collection[str]) -> None:
+        """See the port."""
+        with self._lock:
+            self._told.update({(channel, key): True for key in keys})
+
     def take_over(
-        self, jobs: Sequence[Job], events: Sequence[Event], runs: dict[str, datetime]
+        self,
+        jobs: Sequence[Job],
+        events: Sequence[Event],
+        runs: dict[str, datetime],
+        outbox: Outbox = NOTHING_NOTED,
     ) -> None:
         """See the port."""
         with self._lock:
@@ -121,6 +170,8 @@ class MemoryJournal:
                 self.update(job)
             self._events.extend(events)
             self._runs.update(runs)
+            self._since.update(outbox.since)
+            self._told.update(outbox.told)
 
     def prune(self, before: datetime) -> int:
         """See the port."""
@@ -131,6 +182,8 @@ class MemoryJournal:
             events = [event for event in self._events if event.at >= before]
             gone = len(old) + len(self._events) - len(events)
             self._events = events
+            left = {event.key for event in events}
+            self._told = {k: told for k, told in self._told.items() if k[1] in left}
             return gone
 
     def lost(self) -> str:
@@ -148,6 +201,11 @@ class MemoryJournal:
 
     # -- for those who keep it small ----------------------------------------------------
 
+    def outbox(self) -> Outbox:
+        """Return what was noted of telling."""
+        with self._lock:
+            return Outbox(dict(self._since), dict(self._told))
+
     def forget(self, job_id: int) -> None:
         """Forget a job, if it is known."""
         with self._lock:
@@ -159,6 +217,8 @@ class MemoryJournal:
             self._jobs = {n: job for n, job in self._jobs.items() if job.state not in ENDED}
             self._events.clear()
             self._runs.clear()
+            self._since.clear()
+            self._told.clear()
 
     def trim(self, most: int) -> None:
         """Forget the oldest of more than so many events, and of jobs that ended."""

@@ -10,6 +10,7 @@ from vm_babysitter.domain.errors import JournalFailed
 from vm_babysitter.domain.event import Event, EventKind, Severity
 from vm_babysitter.domain.job import LIVE, Job, JobRequest, JobState
 from vm_babysitter.domain.job_past import KnownPoint
+from vm_babysitter.domain.outbox import NOTHING_NOTED, Outbox
 from vm_babysitter.engine.memory_journal import MemoryJournal, newest_first
 from vm_babysitter.ports import Clock, Journal
 
@@ -96,12 +97,28 @@ class SteadyJournal:
         """See the port."""
         self._write(lambda journal: journal.event(event))
 
+    def note_channel(self, channel: str, since: datetime | None) -> None:
+        """See the port."""
+        self._write(lambda journal: journal.note_channel(channel, since))
+
+    def note_telling(self, channel: str, keys: Collection[str]) -> None:
+        """See the port."""
+        self._write(lambda journal: journal.note_telling(channel, keys))
+
+    def note_told(self, channel: str, keys: Collection[str]) -> None:
+        """See the port."""
+        self._write(lambda journal: journal.note_told(channel, keys))
+
     def take_over(
-        self, jobs: Sequence[Job], events: Sequence[Event], runs: dict[str, datetime]
+        self,
+        jobs: Sequence[Job],
+        events: Sequence[Event],
+        runs: dict[str, datetime],
+        outbox: Outbox = NOTHING_NOTED,
     ) -> None:
         """See the port."""
         with self._lock:
-            self._write(lambda journal: journal.take_over(jobs, events, runs))
+            self._write(lambda journal: journal.take_over(jobs, events, runs, outbox))
             for job in jobs:
                 self._remember(job)
 
@@ -154,15 +171,46 @@ class SteadyJournal:
         return (self._read(lambda journal: journal.last_runs()) or {}) | self._memory.last_runs()
 
     def events(
-        self, *, vm: str | None = None, job: int | None = None, limit: int = 50
+        self,
+        *,
+        vm: str | None = None,
+        job: int | None = None,
+        kinds: Collection[str] | None = None,
+        limit: int = 50,
     ) -> list[Event]:
         """See the port."""
 
         def ask(journal: Journal) -> list[Event]:
-            return journal.events(vm=vm, job=job, limit=limit)
+            return journal.events(vm=vm, job=job, kinds=kinds, limit=limit)
 
         older, newer = self._read(ask) or [], ask(self._memory)
         return newest_first([*reversed(older), *reversed(newer)])[:limit]
+
+    def channels(self) -> dict[str, datetime]:
+        """See the port."""
+        found: dict[str, datetime | None] = {}
+        with self._lock:
+            found |= self._read(lambda journal: journal.channels()) or {}
+            found |= self._memory.outbox().since
+        return {name: since for name, since in found.items() if since is not None}
+
+    def untold(self, channel: str, since: datetime, limit: int) -> list[Event]:
+        """See the port."""
+        with self._lock:
+            noted = self._noted(channel)
+            most = limit + len(noted)
+            older = self._read(lambda journal: journal.untold(channel, since, most)) or []
+            left = [event for event in older if event.key not in noted]
+            newer = self._memory.untold(channel, since, limit)
+        return sorted([*left, *newer], key=lambda event: event.at)[:limit]
+
+    def telling(self, channel: str) -> list[Event]:
+        """See the port."""
+        with self._lock:
+            noted = self._noted(channel)
+            older = self._read(lambda journal: journal.telling(channel)) or []
+            left = [event for event in older if event.key not in noted]
+            return [*left, *self._memory.telling(channel)]
 
     def lost(self) -> str:
         """See the port."""
@@ -192,6 +240,10 @@ class SteadyJournal:
             with self._lock:
                 self._failed(error)
             return None
+
+    def _noted(self, channel: str) -> set[str]:
+        """Return the keys of events of which only memory knows how far they are told."""
+        return {key for name, key in self._memory.outbox().told if name == channel}
 
     def _remember(self, job: Job) -> None:
         if job.state in LIVE or self._trouble is not None:
@@ -228,7 +280,9 @@ class SteadyJournal:
         try:
             if self._start is not None:
                 self._journal.interrupted(self._start, besides={job.id for job in jobs})
-            self._journal.take_over(jobs[::-1], events, self._memory.last_runs())
+            self._journal.take_over(
+                jobs[::-1], events, self._memory.last_runs(), self._memory.outbox()
+            )
         except JournalFailed as error:
             self._trouble = error
             return False

@@ -8,6 +8,7 @@ from typing import Protocol
 from vm_babysitter.domain.event import Event
 from vm_babysitter.domain.job import Job, JobRequest, JobState
 from vm_babysitter.domain.job_past import KnownPoint
+from vm_babysitter.domain.outbox import NOTHING_NOTED, Outbox
 
 
 class Journal(Protocol):
@@ -69,12 +70,39 @@ class Journal(Protocol):
         """Keep an event."""
 
     def events(
-        self, *, vm: str | None = None, job: int | None = None, limit: int = 50
+        self,
+        *,
+        vm: str | None = None,
+        job: int | None = None,
+        kinds: Collection[str] | None = None,
+        limit: int = 50,
     ) -> list[Event]:
-        """Return events, the newest first: of a VM (UUID or name), or of a job."""
+        """Return events, the newest first: of a VM (UUID or name), of a job, of these kinds."""
+
+    def channels(self) -> dict[str, datetime]:
+        """Return the ways of telling that are on, by name, and since when."""
+
+    def note_channel(self, channel: str, since: datetime | None) -> None:
+        """Keep since when a way of telling is on; None: it is off."""
+
+    def untold(self, channel: str, since: datetime, limit: int) -> list[Event]:
+        """Return events from a moment on that are neither told nor being told, oldest first."""
+
+    def telling(self, channel: str) -> list[Event]:
+        """Return the events that are being told: after a crash they may have been told."""
+
+    def note_telling(self, channel: str, keys: Collection[str]) -> None:
+        """Keep that the events with these keys are being told now."""
+
+    def note_told(self, channel: str, keys: Collection[str]) -> None:
+        """Keep that the events with these keys were told, or never will be."""
 
     def take_over(
-        self, jobs: Sequence[Job], events: Sequence[Event], runs: dict[str, datetime]
+        self,
+        jobs: Sequence[Job],
+        events: Sequence[Event],
+        runs: dict[str, datetime],
+        outbox: Outbox = NOTHING_NOTED,
     ) -> None:
         """Keep what was remembered elsewhere meanwhile, all or nothing."""
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from sqlite3 import Connection
 
+from vm_babysitter.adapters.sqlite import outbox as notes
 from vm_babysitter.adapters.sqlite.database import Database
 from vm_babysitter.adapters.sqlite.rows import (
     EVENT_COLUMNS,
@@ -23,6 +24,7 @@ from vm_babysitter.adapters.sqlite.rows import (
 from vm_babysitter.domain.event import Event, end_events
 from vm_babysitter.domain.job import ENDED, Job, JobRequest, JobState, follow_up, interrupt
 from vm_babysitter.domain.job_past import KnownPoint, is_told, job_of_point
+from vm_babysitter.domain.outbox import NOTHING_NOTED, Outbox
 from vm_babysitter.ports import Clock
 
 # The columns are constants of ours; every value goes through a place holder.
@@ -82,8 +84,27 @@ class SqliteJournal:
         with self._database.writing() as connection:
             connection.execute(_PUT_EVENT, event_row(event))
 
+    def note_channel(self, channel: str, since: datetime | None) -> None:
+        """See the port."""
+        with self._database.writing() as connection:
+            notes.put_channel(connection, channel, since)
+
+    def note_telling(self, channel: str, keys: Collection[str]) -> None:
+        """See the port."""
+        with self._database.writing() as connection:
+            notes.put(connection, {(channel, key): False for key in keys})
+
+    def note_told(self, channel: str, keys: Collection[str]) -> None:
+        """See the port."""
+        with self._database.writing() as connection:
+            notes.put(connection, {(channel, key): True for key in keys})
+
     def take_over(
-        self, jobs: Sequence[Job], events: Sequence[Event], runs: dict[str, datetime]
+        self,
+        jobs: Sequence[Job],
+        events: Sequence[Event],
+        runs: dict[str, datetime],
+        outbox: Outbox = NOTHING_NOTED,
     ) -> None:
         """See the port."""
         with self._database.writing() as connection:
@@ -91,6 +112,7 @@ class SqliteJournal:
                 _put(connection, job)
             connection.executemany(_PUT_EVENT, map(event_row, events))
             connection.executemany(_PUT_RUN, [(k, moment(due)) for k, due in runs.items()])
+            notes.put_all(connection, outbox)
 
     def prune(self, before: datetime) -> int:
         """See the port."""
@@ -98,6 +120,7 @@ class SqliteJournal:
         with self._database.writing() as connection:
             jobs = connection.execute(_DELETE_JOBS, [moment(before), *ended]).rowcount
             events = connection.execute("DELETE FROM events WHERE at < ?", [moment(before)])
+            notes.prune(connection)
             return jobs + events.rowcount
 
     def rebuild(self, points: Sequence[KnownPoint]) -> None:
@@ -143,7 +166,12 @@ class SqliteJournal:
             return dict(readable(rows, lambda r: (r["schedule"], datetime.fromisoformat(r["due"]))))
 
     def events(
-        self, *, vm: str | None = None, job: int | None = None, limit: int = 50
+        self,
+        *,
+        vm: str | None = None,
+        job: int | None = None,
+        kinds: Collection[str] | None = None,
+        limit: int = 50,
     ) -> list[Event]:
         """See the port."""
         conditions: list[tuple[str, Sequence[Value]]] = []
@@ -151,12 +179,29 @@ class SqliteJournal:
             conditions.append(("(vm_uuid = ? OR vm_name = ?)", [vm, vm]))
         if job is not None:
             conditions.append(("job_id = ?", [number(job)]))
+        if kinds is not None:
+            conditions.append((f"kind IN ({', '.join('?' for _ in kinds)})", list(kinds)))
         chosen, values = where(conditions)
         query = f"SELECT {EVENT_COLUMNS} FROM events {chosen} ORDER BY at DESC, id DESC LIMIT ?"  # noqa: S608
         with self._database.reading() as connection:
             return readable(
                 connection.execute(query, [*values, number(limit)]).fetchall(), event_of
             )
+
+    def channels(self) -> dict[str, datetime]:
+        """See the port."""
+        with self._database.reading() as connection:
+            return notes.channels(connection)
+
+    def untold(self, channel: str, since: datetime, limit: int) -> list[Event]:
+        """See the port."""
+        with self._database.reading() as connection:
+            return notes.untold(connection, channel, since, limit)
+
+    def telling(self, channel: str) -> list[Event]:
+        """See the port."""
+        with self._database.reading() as connection:
+            return notes.telling(connection, channel)
 
     def lost(self) -> str:
         """See the port."""

@@ -19,7 +19,7 @@ JOB_COLUMNS = (
     "created, started, finished, waits_for, result, summary, code, hint, point, step, "
     "done_bytes, total_bytes"
 )
-EVENT_COLUMNS = "at, kind, severity, subject, text, vm_uuid, vm_name, job_id, code"
+EVENT_COLUMNS = "at, kind, severity, subject, text, vm_uuid, vm_name, job_id, code, key"
 
 
 def places(columns: str) -> str:
@@ -74,6 +74,7 @@ def event_row(event: Event) -> tuple[Value, ...]:
         event.vm_name,
         event.job_id,
         event.code,
+        event.key,
     )
     return tuple(map(_storable, values))
 
@@ -124,6 +125,7 @@ def event_of(row: sqlite3.Row) -> Event:
         vm_name=row["vm_name"],
         job_id=row["job_id"],
         code=row["code"],
+        key=row["key"],
     )
 
 

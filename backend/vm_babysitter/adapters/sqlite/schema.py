@@ -49,6 +49,18 @@ VERSIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
         "INSERT INTO marks VALUES ('lost', 'there was no journal')",
     ),
+    (
+        "ALTER TABLE events ADD COLUMN key TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX events_key ON events (key)",
+        # How events are told: since when which way is on, and how far each event is on it.
+        "CREATE TABLE channels (name TEXT PRIMARY KEY, since TEXT NOT NULL)",
+        """CREATE TABLE tellings (
+            channel TEXT NOT NULL,
+            event TEXT NOT NULL,
+            told INTEGER NOT NULL,
+            PRIMARY KEY (channel, event)
+        ) WITHOUT ROWID""",
+    ),
 )
 """``VERSIONS[n]`` makes version n + 1 of version n. Versions that were released never change."""
 
