@@ -1,10 +1,10 @@
 """Events: what has happened, for whoever is to be told. Pure."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from vm_babysitter.domain.job import Job, JobRequest, JobState, Result
+from vm_babysitter.domain.job import Job, JobKind, JobRequest, JobState, Origin, Result
 from vm_babysitter.lib.keys import new_key
 from vm_babysitter.lib.units import format_duration
 
@@ -29,6 +29,10 @@ class EventKind(StrEnum):
     JOB_STALLED = "job-stalled"
     JOB_RELEASED = "job-released"
     """One that had been given up has ended after all."""
+    JOB_RESUMED = "job-resumed"
+    """One that was interrupted, or failed before, has gone well now."""
+    REPAIRED = "repaired"
+    """What was wrong with backups has been put right without anybody asking for it."""
     JOURNAL_FAILED = "journal-failed"
     JOURNAL_BACK = "journal-back"
 
@@ -91,7 +95,24 @@ def end_events(
         return ()
     lines = [job.summary, *warnings, job.hint, _next_try(again, now)]
     text = "\n".join(line for line in lines if line)
-    return (job_event(_KINDS[job.state], _severity(job, again), job, now, text),)
+    event = job_event(_KINDS[job.state], _severity(job, again), job, now, text)
+    if event.kind == EventKind.JOB_DONE and event.severity is Severity.NORMAL:
+        event = _unasked(event, job)
+    return (event,)
+
+
+def _unasked(event: Event, job: Job) -> Event:
+    """Return what is told of a job that nobody asked for in person, and that went well."""
+    request, name = job.request, job.request.vm_name
+    if request.kind is JobKind.REPAIR and request.origin is Origin.RETRY:
+        subject = f"The backups of {name} were repaired"
+        text = f"{event.text}\nNothing is left for you to do."
+        return replace(event, kind=EventKind.REPAIRED, subject=subject, text=text)
+    if request.try_number > 1:
+        subject = f"{request.kind.capitalize()} of {name} done after all"
+        text = f"{event.text}\nAn earlier try was interrupted or failed; this one went well."
+        return replace(event, kind=EventKind.JOB_RESUMED, subject=subject, text=text)
+    return event
 
 
 def _severity(job: Job, again: JobRequest | None) -> Severity:

@@ -41,6 +41,7 @@ from vm_babysitter.ports.hypervisor import (
     Moment,
 )
 from vm_babysitter.ports.journal import JobLogs, Journal, Publisher
+from vm_babysitter.ports.notify import Channel, Pinger
 from vm_babysitter.ports.probe import DiskPlace, StoreProbe
 from vm_babysitter.ports.store import (
     BlockIndex,
@@ -62,6 +63,7 @@ __all__ = [
     "BackupRequest",
     "Belongings",
     "BlockIndex",
+    "Channel",
     "Clock",
     "ConversionFiles",
     "Definitions",
@@ -98,6 +100,7 @@ __all__ = [
     "OpenFeed",
     "OwnImages",
     "Passed",
+    "Pinger",
     "PointDraft",
     "Priority",
     "Probes",

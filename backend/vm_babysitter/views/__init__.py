@@ -8,6 +8,7 @@ from vm_babysitter.views.encoding import as_json
 from vm_babysitter.views.events import EventView
 from vm_babysitter.views.health import HealthView, PointHealthView, RepairView
 from vm_babysitter.views.jobs import JobLogView, JobView, ProgressView
+from vm_babysitter.views.messages import MessageView, NotifyTestView
 from vm_babysitter.views.metrics import Metric, MetricKind, Sample
 from vm_babysitter.views.plans import PlanDiskView, PlanView
 from vm_babysitter.views.points import ChainView, PointView
@@ -28,10 +29,12 @@ __all__ = [
     "HealthView",
     "JobLogView",
     "JobView",
+    "MessageView",
     "Metric",
     "MetricKind",
     "NextRunView",
     "NoteView",
+    "NotifyTestView",
     "PartState",
     "PartView",
     "PlanDiskView",

@@ -38,6 +38,10 @@ from vm_babysitter.domain.errors.jobs import (
     JobTooLong,
     JournalFailed,
 )
+from vm_babysitter.domain.errors.notify import (
+    NotifyFailed,
+    NotifyRefused,
+)
 from vm_babysitter.domain.errors.settings import (
     InvalidSettings,
     SettingsChanged,
@@ -90,6 +94,8 @@ __all__ = [
     "JournalFailed",
     "NotConverted",
     "NotEnoughSpace",
+    "NotifyFailed",
+    "NotifyRefused",
     "PointDamaged",
     "PointNotFound",
     "ProgramMissing",
