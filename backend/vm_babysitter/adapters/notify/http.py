@@ -32,7 +32,10 @@ def call(
     except ImportError as error:
         raise NotifyRefused(channel, f"this installation lacks a part: {error}") from error
     headers = {"User-Agent": "vm-babysitter", **({"Content-Type": kind} if kind else {})}
-    host = urlsplit(url).hostname or "the address"
+    try:
+        host = urlsplit(url).hostname or "the address"
+    except ValueError as error:
+        raise NotifyRefused(channel, "its address in the settings is no web address") from error
     try:
         with requests.request(
             method,
