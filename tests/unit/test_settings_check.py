@@ -454,3 +454,32 @@ def test_nothing_is_said_about_names_while_the_vms_are_not_known() -> None:
 )
 def test_what_may_not_be_meant_is_a_note(sections: Any, path: str, words: str) -> None:
     assert words in notes_of(KNOWN, **sections)[path]
+
+
+# -- what users are told -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["8:00", "24:00", "08:60", "0800", "", "٠٨:٠٠", 8, None])
+def test_what_is_no_time_of_day(value: Any) -> None:
+    path, rule = only_error(of(notify={"daily_at": value}))
+    assert (path, 'from "00:00" to "23:59"' in rule) == ("notify.daily_at", True)
+
+
+@pytest.mark.parametrize("key", ["webhook", "health"])
+@pytest.mark.parametrize(
+    "value",
+    ["x", "ftp://x/y", "http://", "https://x y/", "https://x/\n", "http://[x/", "http://x:99999/"],
+)
+def test_what_is_no_web_address(key: str, value: str) -> None:
+    path, rule = only_error(of(notify={key: value}))
+    assert path == f"notify.{key}"
+    assert rule == "must be a web address, beginning with https:// or http://"
+
+
+@pytest.mark.parametrize(
+    "value", ["", "http://nas:8080/x", "https://u:p@[fd00::1]/ü?a=b#c", "HTTPS://X.example"]
+)
+def test_web_addresses(value: str) -> None:
+    checked = of(notify={"webhook": value, "health": value})
+    assert checked.settings is not None
+    assert checked.settings.notify.webhook == value

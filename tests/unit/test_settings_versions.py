@@ -16,6 +16,7 @@ from vm_babysitter.config.sections.autostart import Autostart, Start
 from vm_babysitter.config.sections.backup import Backup
 from vm_babysitter.config.sections.hooks import Hook, Hooks
 from vm_babysitter.config.sections.log import Log
+from vm_babysitter.config.sections.notify import Notify
 from vm_babysitter.config.sections.per_vm import BackupOfOne, HooksOfOne, OneVm
 from vm_babysitter.config.sections.schedules import Schedule
 from vm_babysitter.config.sections.space import Space
@@ -58,6 +59,14 @@ WHAT_VERSION_1_MEANS = Settings(
             Start("0D6B2A52-6F0D-4A5F-9A36-6A3A3F1B9F10"),
         ),
         ("4c0d0d5e-8f0f-4b0e-9d37-0c2f5be0a001",),
+    ),
+    notify=Notify(
+        unraid=False,
+        success="each",
+        daily_at="23:59",
+        stale_days=0,
+        webhook="https://user:pass@ntfy.example:8443/büro?token=a&b=%20",
+        health="http://192.168.1.5/ping/x",
     ),
     log=Log("debug", 1 << 20, 3, 30),
     per_vm={

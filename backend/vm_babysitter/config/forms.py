@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from vm_babysitter.config.keys import Form, Refusal, Refused
 from vm_babysitter.domain import schedule
@@ -11,6 +12,9 @@ from vm_babysitter.lib.units import parse_bytes
 _LEAST_RATE = 64 << 10
 _PERCENT = re.compile(r"(\d{1,2}(?:\.\d{1,2})?) ?%", re.ASCII)
 _PER_SECOND = re.compile(r"\s*(/ ?s|per second)\s*$", re.IGNORECASE)
+_DAY_TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d", re.ASCII)
+_DAY_TIME_WORDS = 'a time of day from "00:00" to "23:59"'
+_NOT_IN_ADDRESSES = re.compile(r"[\s\x00-\x1f\x7f]")
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f]")
 _NEVER_BELOW = ("/boot", "/proc", "/sys", "/dev", "/run", "/var/run")
 _LONGEST_PATH = 1024
@@ -126,11 +130,34 @@ def _judge_cron(value: object) -> Iterator[Refusal]:
         yield Refusal(error.rule, error.hint)
 
 
+def _judge_day_time(value: object) -> Iterator[Refusal]:
+    if isinstance(value, str) and not _DAY_TIME.fullmatch(value):
+        yield Refusal(f"must be {_DAY_TIME_WORDS}", 'For example "08:00".')
+
+
+def _judge_web_address(value: object) -> Iterator[Refusal]:
+    if not isinstance(value, str) or not value:
+        return
+    try:
+        parts = urlsplit(value)
+        fit = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        fit = fit and parts.port != 0 and not _NOT_IN_ADDRESSES.search(value)
+    except ValueError:  # a port that is none
+        fit = False
+    if not fit:
+        yield Refusal(
+            "must be a web address, beginning with https:// or http://",
+            "Copy it from the page of the service, without spaces.",
+        )
+
+
 def _judge_name(value: object) -> Iterator[Refusal]:
     if isinstance(value, str) and _NOT_IN_NAMES.search(value):
         yield Refusal("must be a name without line breaks and other control characters")
 
 
+DAY_TIME = Form(_DAY_TIME_WORDS, judge=_judge_day_time)
+WEB_ADDRESS = Form("a web address, or empty", judge=_judge_web_address)
 SIZE = Form(_SIZE_WORDS, read=_read_size, schema=_NUMBER_OR_TEXT)
 RATE = Form(_RATE_WORDS, read=_read_rate, judge=_judge_rate, schema=_NUMBER_OR_TEXT)
 SPACE = Form(_SPACE_WORDS, read=_read_space, judge=_judge_space)

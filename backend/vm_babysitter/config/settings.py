@@ -9,6 +9,7 @@ from vm_babysitter.config.sections.autostart import Autostart
 from vm_babysitter.config.sections.backup import Backup
 from vm_babysitter.config.sections.hooks import Hooks
 from vm_babysitter.config.sections.log import Log
+from vm_babysitter.config.sections.notify import Notify
 from vm_babysitter.config.sections.per_vm import OneVm
 from vm_babysitter.config.sections.schedules import DAILY, SCHEDULES, Schedule
 from vm_babysitter.config.sections.space import SPACE, Space
@@ -44,6 +45,9 @@ class Settings(Struct, frozen=True):
     autostart: Annotated[Autostart, about(
             "Which VMs are started in which order when the VM service has started.",
         )] = Autostart()
+    notify: Annotated[Notify, about(
+            "What you are told, and by which ways. Failures and warnings are always told."
+        )] = Notify()
     log: Annotated[Log, about("What is written down, and how long it is kept.")] = Log()
     per_vm: PerVm = {}
 # fmt: on

@@ -4,6 +4,7 @@ from urllib.parse import urlsplit
 
 from vm_babysitter.domain.errors import NotifyFailed, NotifyRefused
 
+_NO_ADDRESS = "its address in the settings is no web address"
 _ALWAYS = frozenset({408, 425, 429})
 """Refusals that another time may not be any."""
 
@@ -32,10 +33,17 @@ def call(
     except ImportError as error:
         raise NotifyRefused(channel, f"this installation lacks a part: {error}") from error
     headers = {"User-Agent": "vm-babysitter", **({"Content-Type": kind} if kind else {})}
+    host = _host(channel, url)
+    try:
+        # Only where a user has set such a thing up: it takes 10 MB of memory.
+        import requests  # noqa: PLC0415
+    except ImportError as error:
+        raise NotifyRefused(channel, f"this installation lacks a part: {error}") from error
+    headers = {"User-Agent": "vm-babysitter", **({"Content-Type": kind} if kind else {})}
     try:
         host = urlsplit(url).hostname or "the address"
     except ValueError as error:
-        raise NotifyRefused(channel, "its address in the settings is no web address") from error
+        raise NotifyRefused(channel, _NO_ADDRESS) from error
     try:
         with requests.request(
             method,
@@ -54,13 +62,24 @@ def call(
         requests.exceptions.InvalidHeader,
         UnicodeError,
     ) as error:
-        raise NotifyRefused(channel, "its address in the settings is no web address") from error
+        raise NotifyRefused(channel, _NO_ADDRESS) from error
     except requests.exceptions.Timeout as error:
         raise NotifyFailed(channel, f"{host} does not answer within {within:g} s") from error
     except requests.exceptions.SSLError as error:
         raise NotifyFailed(channel, f"the certificate of {host} is not trusted") from error
     except (requests.exceptions.RequestException, OSError) as error:
         raise NotifyFailed(channel, f"{host} cannot be reached") from error
+    _judge(channel, host, status)
+
+
+def _host(channel: str, url: str) -> str:
+    try:
+        return urlsplit(url).hostname or "the address"
+    except ValueError as error:
+        raise NotifyRefused(channel, _NO_ADDRESS) from error
+
+
+def _judge(channel: str, host: str, status: int) -> None:
     if status < 300:  # noqa: PLR2004
         return
     if status < 400:  # noqa: PLR2004
