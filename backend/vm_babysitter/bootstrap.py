@@ -42,6 +42,7 @@ from vm_babysitter.engine.convert_back import ConvertBack
 from vm_babysitter.engine.diagnosing import Diagnoser
 from vm_babysitter.engine.pace import Pace
 from vm_babysitter.engine.quiesce import thaw_leftovers
+from vm_babysitter.engine.release import Release
 from vm_babysitter.engine.repair import Repair
 from vm_babysitter.engine.restore import Restore
 from vm_babysitter.engine.tools import ReadTools, Sight, Tools
@@ -127,15 +128,29 @@ class Standalone:
             store = self.store(create=True)
             yield Repair(self._tools(hypervisor, store, FULL_SPEED, compress=False), store)
 
+    @contextmanager
+    def release(self, *, any_folder: bool = False) -> Iterator[Release]:
+        """Give VMs back; see the protocol. Where there are no backups yet, none is needed."""
+        with self.hypervisor() as hypervisor:
+            store = None
+            try:
+                if self._place.store is not None and not self._is_empty():
+                    self.store()  # a folder without backups does not become one with them by this
+                    store = self.store(create=True)
+            except BabysitterError:
+                if not any_folder:
+                    raise
+            yield Release(self._tools(hypervisor, store, FULL_SPEED, compress=False), store)
+
     def _tools(
-        self, hypervisor: Hypervisor, store: LocalStore, effort: Effort, *, compress: bool
+        self, hypervisor: Hypervisor, store: LocalStore | None, effort: Effort, *, compress: bool
     ) -> Tools:
         return Tools(
             hypervisor=hypervisor,
             exports=NbdExports(),
             offline=ImageDisks(self._images, is_written),
             bitmaps=QemuOfflineBitmaps(),
-            places=Workspace(self._runtime, store.path),
+            places=Workspace(self._runtime, self._runtime if store is None else store.path),
             side_files=LocalSideFiles(),
             headers=FileImageHeaders(),
             guard=WatchdogGuard(self._runtime, self._place.uri),

@@ -34,6 +34,7 @@ from vm_babysitter.domain.errors import (
     InvalidInput,
     StoreFailed,
 )
+from vm_babysitter.domain.job import JobKind
 from vm_babysitter.engine.app import App, Place, ServeOptions
 from vm_babysitter.engine.cancel import Cancel
 from vm_babysitter.engine.diagnosing import Diagnoser
@@ -45,6 +46,7 @@ from vm_babysitter.service.conditions import gates
 from vm_babysitter.service.configuration import Configuration
 from vm_babysitter.service.daemon import Daemon
 from vm_babysitter.service.outside import Outside
+from vm_babysitter.service.releasing import Releasing
 from vm_babysitter.service.services import DaemonServices
 from vm_babysitter.service.store_guard import StoreGuard
 from vm_babysitter.service.works import Works
@@ -207,6 +209,7 @@ def build(
     composition = _Composition(options, configuration, clock)
     guard = StoreGuard(configuration, find_store, room, clock)
     works = Works(composition.job, configuration, guard, run_command)
+    releasing = Releasing(composition.job, configuration, lambda _: None)
 
     def settings_changed() -> None:
         log = configuration.settings.log
@@ -230,7 +233,7 @@ def build(
         outside,
         configuration,
         guard,
-        dict(works.all()),
+        {**works.all(), JobKind.RELEASE: releasing.release},
         lambda watched: gates(configuration, UnraidState(), watched, guard),
     )
     guard.tell = daemon.tell

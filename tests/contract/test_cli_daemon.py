@@ -190,6 +190,8 @@ def test_a_backup_is_followed_and_told_as_if_made_here(daemon: Daemon) -> None:
             {"point": "latest", "structure": True, "low_priority": True},
         ),
         (["repair", NAME, "--remove-lost"], JobKind.REPAIR, {"remove_lost": True}),
+        (["release", NAME], JobKind.RELEASE, {}),
+        (["release", NAME, "--any-folder"], JobKind.RELEASE, {"any_folder": True}),
         (
             ["restore", NAME, "latest", "--to", "a b", "--disk", "vda", "--format", "raw"],
             JobKind.RESTORE,
@@ -221,7 +223,7 @@ def test_only_what_was_said_is_asked_for(
     assert daemon.json(*arguments, "--detach")["id"] == 2
 
 
-@pytest.mark.parametrize("command", ["verify", "repair", "restore", "convert"])
+@pytest.mark.parametrize("command", ["verify", "repair", "restore", "convert", "release"])
 def test_what_other_jobs_came_to_is_told(daemon: Daemon, command: str) -> None:
     words = {"restore": ["latest", "--to", "/x"], "convert": ["vda"]}.get(command, [])
     daemon.services.ahead = [runs(), DONE]
@@ -235,6 +237,34 @@ def test_what_other_jobs_came_to_is_told(daemon: Daemon, command: str) -> None:
     daemon.services.ahead = [runs(), DONE]
     data = daemon.json(command, NAME, *words)
     assert (data["id"], data["result"], data["summary"]) == (2, "ok", "All is done.")
+
+
+def test_all_vms_are_given_back(daemon: Daemon) -> None:
+    daemon.services.raw["vms"] = {"chosen": ["x"], "ignored": ["y"]}
+    daemon.services.ahead = [runs(), DONE]
+    daemon.services.logs = [b"2026-11-24 02:15:00.000Z warning job 1: Disk vda: it is away.\n"]
+    result = daemon.call("release", "--all")
+    assert result.exit_code == 0, result.output
+    expected = f"VM {NAME!r}: All is done.\nWarning: Disk vda: it is away.\n"
+    assert result.stdout == expected
+    chosen = {"mode": "chosen", "chosen": [], "ignored": ["y"]}
+    assert daemon.services.raw["vms"] == chosen
+    order = [call[0] for call in daemon.services.asked if call[0] in {"save", "submit"}]
+    assert order == ["save", "submit"]
+    assert daemon.services.asked[-1][0] == "job"
+    daemon.services.ahead = [runs(), ends(Outcome(Result.WARNINGS, "Not all."))]
+    (found,) = daemon.json("release", "--all", "--any-folder", code=3)
+    assert (found["summary"], found["options"]) == ("Not all.", {"any_folder": True})
+    result = daemon.call("release", "--all", "--detach")
+    assert f"Job 3, release of {NAME!r}: queued." in result.stdout
+
+
+@pytest.mark.parametrize("words", [[], [NAME, "--all"]])
+def test_one_vm_is_given_back_or_all(daemon: Daemon, words: list[str]) -> None:
+    result = daemon.call("release", *words)
+    assert result.exit_code == 2
+    assert "Name one VM, or give --all." in result.stderr
+    assert daemon.services.taken == []
 
 
 WARNED = b"2026-11-24 02:15:00.000Z warning job 1: c/000000: vda.qcow2 is torn\n"

@@ -284,6 +284,8 @@ ORDERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"point": "latest", "structure": True},
     ),
     ({"kind": "repair"}, {}),
+    ({"kind": "release"}, {}),
+    ({"kind": "release", "options": {"any_folder": True}}, {"any_folder": True}),
     (
         {
             "kind": "restore",

@@ -522,3 +522,25 @@ def test_going_back_says_what_is_kept(app: FakeApp) -> None:
     assert app.converting.asked == [(NAME, "vda", True)]
     assert app.call("convert", NAME, "vda", "--lose-changes").exit_code == 2
     assert app.json("convert", NAME, "vda")["kept"] == "/v/a b.img"
+
+
+def test_release_says_what_was_removed_and_what_is_left(app: FakeApp) -> None:
+    app.call("backup", NAME)
+    app.world.disk.layers[0].bitmaps["vmb-12345678-000000-abcdef"] = FakeBitmap()
+    result = app.call("release", NAME)
+    assert result.exit_code == 0
+    assert result.stdout == (
+        f"VM {NAME!r}: Change tracking was removed from vda. Its restore points stay.\n"
+        "Note: 'vmb-12345678-000000-abcdef' is of another backup folder of VM Babysitter, and "
+        "stays.\n"
+    )
+    assert app.json("release", NAME, "--any-folder")["removed"] == [
+        {"disk": "vda", "bitmap": "vmb-12345678-000000-abcdef"}
+    ]
+    app.call("backup", NAME)
+    app.world.hypervisor.fail["remove_bitmaps"] = Busy("VM 'x'", "no lock")
+    result = app.call("release", "--all")
+    assert result.exit_code == 3
+    assert "Warning: Disk vda: VM 'x' is busy: no lock. Try again when it is" in result.stdout
+    (found,) = app.json("release", "--all", code=3)
+    assert (found["vm"], found["removed"], len(found["left"])) == (NAME, [], 1)

@@ -21,6 +21,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "status": [],
     "plan": [NAME],
     "repair": [NAME],
+    "release": [NAME],
     "backup": [NAME],
     "points": [],
     "check-store": ["/x"],

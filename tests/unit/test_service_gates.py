@@ -27,7 +27,7 @@ class Stage:
 
     def __init__(self, path: Path, **sections: object) -> None:
         self.path = path
-        self.configuration = configured(path, store={"path": STORE}, **sections)
+        self.configuration = configured(path, **{"store": {"path": STORE}, **sections})
         self.place = FakeStorePlace()
         self.host = HostState("Started")
         self.libvirt = ""
@@ -83,6 +83,18 @@ def test_without_libvirt_backups_are_read_all_the_same(stage: Stage) -> None:
 def test_without_the_backup_folder_disks_are_converted_all_the_same(stage: Stage) -> None:
     stage.place.found = NOTHING
     assert stage.held() == set(JobKind) - {JobKind.CONVERT}
+
+
+def test_a_vm_is_given_back_without_a_backup_folder_if_that_is_wanted(stage: Stage) -> None:
+    stage.place.found = NOTHING
+    assert stage.ask(USER[JobKind.RELEASE])
+    assert not stage.ask(request(kind=JobKind.RELEASE, options={"any_folder": True}))
+
+
+def test_a_vm_is_given_back_where_none_was_ever_backed_up(ram_path: Path) -> None:
+    stage = Stage(ram_path / "settings.json", store={})
+    assert not stage.ask(USER[JobKind.RELEASE])
+    assert stage.ask(USER[JobKind.BACKUP])
 
 
 def test_a_full_backup_folder_holds_up_backups_alone_and_only_as_long(stage: Stage) -> None:

@@ -99,6 +99,20 @@ class RepairOptions(
     ] = False
 
 
+class ReleaseOptions(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """Options of giving a VM back."""
+
+    any_folder: Annotated[
+        bool,
+        Meta(
+            description="Remove the change tracking of all backup folders of VM Babysitter, even "
+            "of those that are gone."
+        ),
+    ] = False
+
+
 class RestoreOptions(
     _Effort, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
@@ -172,7 +186,14 @@ class ConvertOrder(_Order, frozen=True, kw_only=True, forbid_unknown_fields=True
     options: Annotated[ConvertOptions, Meta(extra_json_schema=_LOSE_WITH_UNDO)]
 
 
-Order = BackupOrder | VerifyOrder | RepairOrder | RestoreOrder | ConvertOrder
+class ReleaseOrder(_Order, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="release"):
+    """Give a VM back: it is left alone from now on, and its restore points stay."""
+
+    kind = JobKind.RELEASE
+    options: ReleaseOptions = field(default_factory=ReleaseOptions)
+
+
+Order = BackupOrder | VerifyOrder | RepairOrder | RestoreOrder | ConvertOrder | ReleaseOrder
 
 
 def options_of(order: Order) -> dict[str, Option]:

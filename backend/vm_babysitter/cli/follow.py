@@ -24,9 +24,9 @@ PATIENCE = 30.0
 """Seconds for which a daemon that does not answer may be starting again."""
 _FIRST, _EVERY = 0.05, 0.5
 """Seconds between two looks, at first and later."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """A closed terminal ends whoever follows, and leaves the job alone."""
-_LEFT = "The daemon goes on ending the job; `vm-babysitter jobs` tells when it has."
+LEFT = "The daemon goes on ending the job; `vm-babysitter jobs` tells when it has."
 _LINE = re.compile(r"\S+ \S+ (?P<level>\w+)(?: job \d+)?: (?P<text>.*)")
 _KNOWN = re.compile(rf"step: |\w+ of .* begins\.$|(?:{'|'.join(Result)}): ")
 """What the log of a job says that is shown otherwise."""
@@ -94,7 +94,7 @@ def run_job(session: Session, order: Order, *, as_json: bool, detach: bool) -> N
             return
         observer, cancel = TerminalObserver(), Cancel()
         try:
-            with stoppable(cancel, None, signals=_SIGNALS, left=_LEFT):
+            with stoppable(cancel, None, signals=SIGNALS, left=LEFT):
                 job = daemon.submit(order.kind, order.vm, order.options)
                 log = JobLog(daemon, job.id, observer.note)
                 job = follow(daemon, job, observer, cancel, log)

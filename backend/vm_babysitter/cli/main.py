@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vm_babysitter.cli import on_daemon, on_jobs, on_settings, on_store, on_vms
+from vm_babysitter.cli import on_daemon, on_jobs, on_release, on_settings, on_store, on_vms
 from vm_babysitter.cli.commands import Commands
 from vm_babysitter.cli.options import FOLDER
 from vm_babysitter.cli.output import Once, have_streams
@@ -63,6 +63,7 @@ for command in (
     on_store.verify,
     on_store.restore,
     on_vms.convert,
+    on_release.release,
     on_jobs.jobs,
     on_jobs.logs,
     on_jobs.cancel,

@@ -8,6 +8,7 @@ from vm_babysitter.cli.colours import bad, good, warning
 from vm_babysitter.cli.render import stored_text
 from vm_babysitter.cli.suggest import Suggest
 from vm_babysitter.engine.conversion import Converted
+from vm_babysitter.engine.release import Released
 from vm_babysitter.engine.verify import Verified
 from vm_babysitter.lib.units import format_bytes, format_duration
 from vm_babysitter.views import BackupView, RestoreView
@@ -87,3 +88,11 @@ def convert_text(result: Converted, suggest: Suggest) -> str:
         f"  {kept}\n"
         f"To go back: {suggest.command('convert', result.vm, result.disk, options=['--undo'])}"
     )
+
+
+def release_text(result: Released) -> str:
+    """Say what giving a VM back came to."""
+    lines = [f"VM {result.vm!r}: {result.summary}"]
+    lines += [f"Note: {note}" for note in result.notes]
+    lines += [warning(f"Warning: {each}") for each in result.left]
+    return "\n".join(lines)

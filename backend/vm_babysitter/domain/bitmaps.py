@@ -10,6 +10,8 @@ from vm_babysitter.domain.vm import Bitmap, DiskState
 Wanted = Callable[[DiskState, Bitmap], bool]
 Found = tuple[tuple[str, tuple[str, ...]], ...]
 """Name of a bitmap, and the targets of the disks that have it; sorted by name."""
+_FORM = re.compile(r"vmb-[0-9a-f]{8}-\d{6}-[0-9a-f]{6}(-.+)?")
+"""Of the names of all our checkpoints and bitmaps."""
 
 
 def removable_bitmaps(
@@ -92,6 +94,23 @@ def attempts_seen(states: Sequence[DiskState], chain_id: str) -> frozenset[tuple
     )
     found = (pattern.fullmatch(name) for name in names)
     return frozenset((int(match[1]), match[2]) for match in found if match)
+
+
+def our_bitmaps(
+    states: Sequence[DiskState], chains: Sequence[Chain], *, any_folder: bool = False
+) -> Found:
+    """Return all bitmaps of ours, which are those that carry the id of one of ``chains``.
+
+    With ``any_folder`` also those that some other backup folder of ours made, as their form tells.
+    """
+    return _bitmaps(states, lambda _, bitmap: is_ours(bitmap.name, chains, any_folder=any_folder))
+
+
+def is_ours(name: str, chains: Sequence[Chain], *, any_folder: bool = False) -> bool:
+    """Whether a bitmap or checkpoint of this name is ours, see ``our_bitmaps``."""
+    if any_folder and _FORM.fullmatch(name):
+        return True
+    return name.startswith(tuple(checkpoint_prefix(chain.id) for chain in chains))
 
 
 def belongs_to(bitmap: str, checkpoint: str) -> bool:

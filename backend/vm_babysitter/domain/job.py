@@ -19,6 +19,7 @@ class JobKind(StrEnum):
     REPAIR = "repair"
     RESTORE = "restore"
     CONVERT = "convert"
+    RELEASE = "release"
 
 
 class Origin(StrEnum):
@@ -138,7 +139,7 @@ class Limits:
     """How many jobs run at the same time."""
 
     parallel: int = 1
-    """Of those that write: backup, repair, convert."""
+    """Of those that write: backup, repair, convert, release."""
     reading: int = 1
     """Of those that only read backups: verify, restore."""
 

@@ -12,6 +12,7 @@ from vm_babysitter.engine.check_store import CheckStore
 from vm_babysitter.engine.convert import Convert
 from vm_babysitter.engine.convert_back import ConvertBack
 from vm_babysitter.engine.diagnosing import Diagnoser
+from vm_babysitter.engine.release import Release
 from vm_babysitter.engine.repair import Repair
 from vm_babysitter.engine.restore import Restore
 from vm_babysitter.engine.verify import Verify
@@ -73,6 +74,9 @@ class App(Protocol):
 
     def repair(self) -> AbstractContextManager[Repair]:
         """Repair the backups of VMs."""
+
+    def release(self, *, any_folder: bool = False) -> AbstractContextManager[Release]:
+        """Give VMs back; with ``any_folder`` no backup folder has to be there."""
 
     def check_store(self) -> CheckStore:
         """Check places for backups."""

@@ -11,7 +11,7 @@ from vm_babysitter.service.configuration import Configuration
 from vm_babysitter.service.store_guard import StoreGuard
 
 _NEEDS_STORE = frozenset(JobKind) - {JobKind.CONVERT}
-_NEEDS_LIBVIRT = frozenset({JobKind.BACKUP, JobKind.REPAIR, JobKind.CONVERT})
+_NEEDS_LIBVIRT = frozenset({JobKind.BACKUP, JobKind.REPAIR, JobKind.CONVERT, JobKind.RELEASE})
 _NEVER = Waits(parity=False, mover=False)
 
 
@@ -36,12 +36,18 @@ def gates(
         return watched().trouble if request.kind in _NEEDS_LIBVIRT else ""
 
     def store(request: JobRequest) -> str:
-        return guard.hindrance() if request.kind in _NEEDS_STORE else ""
+        return guard.hindrance() if _needs_store(request, guard) else ""
 
     def room(request: JobRequest) -> str:
         return guard.lack_of_room() if request.kind is JobKind.BACKUP else ""
 
     return settings, host_state, libvirt, store, room
+
+
+def _needs_store(request: JobRequest, guard: StoreGuard) -> bool:
+    if request.kind is JobKind.RELEASE:  # of a VM that never was backed up, or from all folders
+        return guard.path is not None and not request.options.get("any_folder")
+    return request.kind in _NEEDS_STORE
 
 
 def _by_itself(request: JobRequest) -> bool:

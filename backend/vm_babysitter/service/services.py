@@ -131,7 +131,7 @@ class DaemonServices:
 
     def submit(self, kind: JobKind, vm: str, options: Mapping[str, Option]) -> JobView:
         """See the protocol."""
-        if kind is not JobKind.CONVERT:
+        if kind not in {JobKind.CONVERT, JobKind.RELEASE}:
             self._find.set_up()
         uuid, name = self._find.named(vm)
         request = JobRequest(kind, uuid, name, dict(options), Origin.USER)

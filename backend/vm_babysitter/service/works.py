@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from vm_babysitter.config.context import VmRef
 from vm_babysitter.config.effective import BackupOptions, effective
 from vm_babysitter.config.sections.hooks import Hook
+from vm_babysitter.config.selection import IGNORED, NOT_CHOSEN, selected
 from vm_babysitter.domain.diagnosis import Health
 from vm_babysitter.domain.errors import VmNotFound
-from vm_babysitter.domain.job import Job, JobKind, Origin, Outcome, Result
+from vm_babysitter.domain.job import Job, JobKind, JobRequest, Origin, Outcome, Result
 from vm_babysitter.domain.repair_plan import RepairPolicy
 from vm_babysitter.engine.app import App, Effort
 from vm_babysitter.engine.backup import BackedUp
@@ -58,6 +60,8 @@ class Works:
     def backup(self, job: Job, observer: Observer, cancel: Cancel) -> Outcome:
         """Make the next restore point of a VM, with the user's commands around it."""
         request = job.request
+        if request.origin is not Origin.USER and self._is_left_alone(request):
+            return Outcome(Result.NOTHING, "It is not backed up by itself any more.")
         settings = effective(self._configuration.settings, request.vm_uuid, request.vm_name)
         results: list[BackedUp] = []
 
@@ -75,6 +79,12 @@ class Works:
                 return Outcome(Result.NOTHING, f"The VM {request.vm_name!r} is gone.")
             raise
         return _backed_up(results[0], failed)
+
+    def _is_left_alone(self, request: JobRequest) -> bool:
+        """Whether the VM was given back, or is ignored, since the job was queued."""
+        vm = VmRef(request.vm_uuid, request.vm_name)
+        why_not = selected(self._configuration.settings, [vm])[vm.uuid]
+        return why_not in {IGNORED, NOT_CHOSEN}
 
     def _back_up(
         self, job: Job, settings: BackupOptions, observer: Observer, cancel: Cancel

@@ -24,6 +24,7 @@ from vm_babysitter.engine.conversion import Converted
 from vm_babysitter.engine.convert import Convert
 from vm_babysitter.engine.convert_back import ConvertBack
 from vm_babysitter.engine.diagnosing import Diagnoser
+from vm_babysitter.engine.release import Release
 from vm_babysitter.engine.repair import Repair
 from vm_babysitter.engine.restore import Restore, Restored
 from vm_babysitter.engine.verify import Verified, Verify
@@ -121,6 +122,12 @@ class FakeApp:
     @contextmanager
     def repair(self) -> Iterator[Repair]:
         yield Repair(self.world.tools(), self.world.store)
+
+    @contextmanager
+    def release(self, *, any_folder: bool = False) -> Iterator[Release]:
+        if self.no_store is not None and not any_folder:
+            raise self.no_store
+        yield Release(self.world.tools(), self.world.store if self.no_store is None else None)
 
     @contextmanager
     def backup(self, effort: Effort = FULL_SPEED, *, compress: bool = False) -> Iterator[Backup]:
