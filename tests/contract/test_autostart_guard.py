@@ -365,7 +365,7 @@ def test_names_are_data(host: AutostartHost) -> None:
         (f"# vm-babysitter autostart 1\r\n{B}\t0\trouter\r\n{A}\t0\tdb\r\n", [B, A], 0),
         (f"\ufeff# vm-babysitter autostart 1\n{B}\t0\trouter\n", [B], 0),
         (f"# vm-babysitter autostart 1\n{B}\t0\trouter\n{A}\t0\tdb", [B, A], 0),
-        (f"{B}\n{A}\t\t\n", [B, A], 0),
+        (f"{B}\r\n{A}\t\t\n", [B, A], 0),
         (f"{B}\tsoon\trouter\n{A}\t-1\tdb\n", [B, A], 0),
         (f"{B.upper()}\t008\trouter\n\n  \n{B}\t0\tagain\n", [B], 0),
         (f"\x00\x01garbage\n{B}\t0\trouter\n{A[:-3]}\n", [B], 2),
@@ -470,6 +470,25 @@ def test_the_vm_service_ends_meanwhile(three: AutostartHost) -> None:
     assert guard.wait(60) == 0
     assert three.calls() == []
     assert three.told() == []
+
+
+def test_the_vm_service_ends_while_the_daemon_goes_on_for_ever(three: AutostartHost) -> None:
+    with daemon(three, states(then="running")) as found:
+        guard = three.begin()
+        eventually(lambda: len(found.asked) > 2)
+        three.pid_file.unlink()
+        assert guard.wait(60) == 0
+    assert three.calls() == []
+
+
+def test_another_call_for_the_same_start_leaves_the_first_alone(three: AutostartHost) -> None:
+    with daemon(three, states(then="running")) as found:
+        guard = three.begin()
+        eventually(lambda: bool(found.asked))
+        assert three.run().returncode == 0
+        assert guard.poll() is None
+        three.run("stop")
+        guard.wait(20)
 
 
 def test_it_is_told_that_the_vm_service_is_about_to_end(three: AutostartHost) -> None:

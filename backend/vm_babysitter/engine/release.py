@@ -9,7 +9,6 @@ from vm_babysitter.domain.bitmaps import Found, is_ours, our_bitmaps
 from vm_babysitter.domain.chain import Chain
 from vm_babysitter.domain.errors import BabysitterError, Busy, VmNotFound
 from vm_babysitter.domain.vm import Access, Disk, DiskState, Verdict, Vm, access_of, judge_disk
-from vm_babysitter.engine.alive import check_nobody
 from vm_babysitter.engine.catalog import find_vm
 from vm_babysitter.engine.planning import check_idle
 from vm_babysitter.engine.quiesce import thaw_leftovers
@@ -120,7 +119,6 @@ class Release:
     def _once(self, uuid: str, removed: list[Removed], *, any_folder: bool) -> Released:
         vm = self._hypervisor.vm(uuid)
         chains = () if self._store is None else self._store.chains(uuid)
-        check_nobody(self._tools.places, vm.name, chains)
         if access_of(vm.state) is Access.WAIT:
             raise Busy(f"VM {vm.name!r}", f"it is {vm.state}")
         if self._store is not None:
