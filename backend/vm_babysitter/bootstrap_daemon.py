@@ -46,6 +46,7 @@ from vm_babysitter.service.conditions import gates
 from vm_babysitter.service.configuration import Configuration
 from vm_babysitter.service.daemon import Daemon
 from vm_babysitter.service.outside import Outside
+from vm_babysitter.service.own_autostart import OwnAutostart
 from vm_babysitter.service.releasing import Releasing
 from vm_babysitter.service.services import DaemonServices
 from vm_babysitter.service.store_guard import StoreGuard
@@ -209,7 +210,8 @@ def build(
     composition = _Composition(options, configuration, clock)
     guard = StoreGuard(configuration, find_store, room, clock)
     works = Works(composition.job, configuration, guard, run_command)
-    releasing = Releasing(composition.job, configuration, lambda _: None)
+    own = OwnAutostart(configuration, lambda: composition.question().hypervisor())
+    releasing = Releasing(composition.job, configuration, own.give_back)
 
     def settings_changed() -> None:
         log = configuration.settings.log

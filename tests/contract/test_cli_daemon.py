@@ -241,6 +241,7 @@ def test_what_other_jobs_came_to_is_told(daemon: Daemon, command: str) -> None:
 
 def test_all_vms_are_given_back(daemon: Daemon) -> None:
     daemon.services.raw["vms"] = {"chosen": ["x"], "ignored": ["y"]}
+    daemon.services.raw["autostart"] = {"vms": [{"vm": "gone"}], "taken": ["z"]}
     daemon.services.ahead = [runs(), DONE]
     daemon.services.logs = [b"2026-11-24 02:15:00.000Z warning job 1: Disk vda: it is away.\n"]
     result = daemon.call("release", "--all")
@@ -249,6 +250,7 @@ def test_all_vms_are_given_back(daemon: Daemon) -> None:
     assert result.stdout == expected
     chosen = {"mode": "chosen", "chosen": [], "ignored": ["y"]}
     assert daemon.services.raw["vms"] == chosen
+    assert daemon.services.raw["autostart"] == {"vms": [], "taken": ["z"]}
     order = [call[0] for call in daemon.services.asked if call[0] in {"save", "submit"}]
     assert order == ["save", "submit"]
     assert daemon.services.asked[-1][0] == "job"

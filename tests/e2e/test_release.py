@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from tests.support.daemon import DaemonProcess, back_up, in_care_of
 from tests.support.faulty import Fault
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.qemu_img import named, run
@@ -216,3 +217,34 @@ def test_a_vm_that_is_gone_and_a_folder_that_is_gone(small: World) -> None:
     small.assert_lists(small.references)
     told = small.call("release", "nobody", expect=10)
     assert "There is no VM" in told.stderr or "nobody" in told.stderr
+
+
+def test_the_daemon_gives_a_vm_back_and_leaves_it_alone(
+    libvirtd: PrivateLibvirtd, tmp_path: Path
+) -> None:
+    """It had been started by the autostart list in place of libvirt."""
+    with (
+        closing(DaemonProcess(libvirtd, tmp_path / "d")) as daemon,
+        closing(World(libvirtd, tmp_path / "w", disks=(DiskSpec("vda", size=8 * MIB),))) as world,
+    ):
+        in_care_of(daemon, world)
+        daemon.write_settings(autostart={"vms": [{"vm": world.vm.name}], "taken": [world.vm.uuid]})
+        daemon.start()
+        back_up(daemon, world)
+        first = daemon.api.done("release", world.vm.uuid)
+        assert first["summary"] == "Change tracking was removed from vda. Its restore points stay."
+        assert world.bitmaps() == {"vda": set()}
+        settings = daemon.api.get("/settings")["settings"]
+        assert settings["vms"]["ignored"] == [world.vm.uuid]
+        assert settings["autostart"] == {"vms": [], "taken": []}
+        with world.app().hypervisor() as hypervisor:
+            assert hypervisor.own_autostart(world.vm.uuid)
+            hypervisor.set_own_autostart(world.vm.uuid, on=False)
+        again = daemon.api.done("release", world.vm.uuid, any_folder=True)
+        assert again["summary"] == "No change tracking was there. Its restore points stay."
+        daemon.api.configure(vms={})
+        world.change()
+        back_up(daemon, world)
+        for point in world.references:
+            world.assert_restores(point)
+        world.assert_vm_unharmed()

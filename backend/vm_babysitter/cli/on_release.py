@@ -92,10 +92,13 @@ def _all(session: Session, options: Mapping[str, Option], *, detach: bool, as_js
 
 
 def _choose_none(daemon: Daemon) -> None:
-    """Have no VM backed up by itself, nor those that come later."""
+    """Have no VM backed up or started by itself, nor those that come later."""
     old = daemon.settings()
-    vms = {**old.settings.get("vms", {}), "mode": "chosen", "chosen": []}
-    daemon.save_settings({**old.settings, "vms": vms}, old.tag)
+    new = {**old.settings}
+    new["vms"] = {**new.get("vms", {}), "mode": "chosen", "chosen": []}
+    if "vms" in new.get("autostart", {}):
+        new["autostart"] = {**new["autostart"], "vms": []}
+    daemon.save_settings(new, old.tag)
 
 
 def _followed(daemon: Daemon, jobs: list[JobView]) -> tuple[list[JobView], list[str]]:
