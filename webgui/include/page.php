@@ -5,7 +5,7 @@
 <link type="text/css" rel="stylesheet" href="<?php autov('/plugins/vm-babysitter/css/page.css'); ?>">
 <script src="<?php autov('/webGui/javascript/jquery.filetree.js'); ?>"></script>
 
-<div id="vmb" data-bridge="/plugins/vm-babysitter/include/api.php">
+<div id="vmb"<?php if (in_array($theme ?? '', ['black', 'gray'], true)) { echo ' class="vmb-dark"'; } ?> data-bridge="/plugins/vm-babysitter/include/api.php">
   <noscript>This page needs JavaScript. On a terminal, "vm-babysitter status" says the same.</noscript>
 
   <section class="vmb-top" aria-live="polite">
@@ -45,7 +45,7 @@
             data-pickroot="/mnt" data-pickfolders="true" data-pickfilter="HIDE_FILES_FILTER" data-pickcloseonfile="true">
           <p class="vmb-help">A folder on the array, a pool, or a disk of Unassigned Devices. It has to exist, and to be
             empty or a backup folder already. Best on other disks than the VMs' own.</p>
-          <p class="vmb-wrong" role="alert"></p>
+          <p class="vmb-wrong red-text" role="alert"></p>
         </div>
       </div>
       <div class="vmb-field" data-path="schedules">
@@ -71,7 +71,7 @@
             <input type="text" id="vmb-cron" spellcheck="false" placeholder="30 2 * * *" aria-label="Time as cron has it">
           </span>
           <p class="vmb-help vmb-next"></p>
-          <p class="vmb-wrong" role="alert"></p>
+          <p class="vmb-wrong red-text" role="alert"></p>
         </div>
       </div>
       <div class="vmb-field">
@@ -80,7 +80,7 @@
           <button type="button" class="vmb-apply" disabled>Apply</button>
           <button type="button" class="vmb-undo" disabled>Undo</button>
           <span class="vmb-said" role="status"></span>
-          <p class="vmb-wrong vmb-other" role="alert"></p>
+          <p class="vmb-wrong vmb-other red-text" role="alert"></p>
         </div>
       </div>
     </form>

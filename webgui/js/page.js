@@ -21,6 +21,7 @@
   var watched = {};   // UUIDs of VMs whose backup was asked for here
   var rows = {};      // what is shown of each VM: {said, row}; a row stays as long as it says the same
   var loaded = null;  // the settings as they are on disk: {tag, settings}
+  var standard = [];  // the schedules that hold while the settings name none
   var timer = null;
   var looking = false;
   var again = false;
@@ -221,7 +222,7 @@
     cell(row, '', 'State', vm.state || 'removed from this server');
     var point = cell(row, 'vmb-point', 'Last good point', vm.newest_taken ? moment(vm.newest_taken) : 'none');
     if (vm.newest_taken && vm.current_as_of && vm.current_as_of !== vm.newest_taken) {
-      point.appendChild(make('small', '', 'unchanged ' + moment(vm.current_as_of)));
+      point.appendChild(make('small', '', 'unchanged as of ' + moment(vm.current_as_of)));
     }
     var health = cell(row, 'vmb-words-of', 'Backups', '');
     health.appendChild(make('span', HEALTH[vm.health] || '', vm.words));
@@ -254,7 +255,8 @@
     var todo = find('.vmb-todo');
     empty(todo);
     status.todo.forEach(function (each) {
-      var line = make('li', '', (each.vm ? each.vm + ': ' : '') + each.what + ' ');
+      var said = each.what === status.sentence ? '' : (each.vm ? each.vm + ': ' : '') + each.what + ' ';
+      var line = make('li', '', said);
       if (each.hint) line.appendChild(make('b', '', each.hint));
       todo.appendChild(line);
     });
@@ -284,7 +286,7 @@
   var cron = find('#vmb-cron');
 
   function backupSchedule(settings) {
-    return (settings.schedules || []).find(function (each) { return (each.kind || 'backup') === 'backup'; });
+    return (settings.schedules || standard).find(function (each) { return (each.kind || 'backup') === 'backup'; });
   }
 
   function two(number) { return ('0' + number).slice(-2); }
@@ -319,25 +321,26 @@
 
   function edited() {
     var settings = JSON.parse(JSON.stringify(loaded.settings));
-    var schedule = backupSchedule(settings);
-    var was = readWhen(schedule);
     var path = store.value.trim();
     path = path.length > 1 ? path.replace(/\/+$/, '') : path;
     if (path !== ((settings.store || {}).path || '')) {
       settings.store = Object.assign({}, settings.store, {path: path});
     }
-    if (often.value === 'never') {
-      if (schedule && was.often !== 'never') schedule.enabled = false;
-      return settings;
-    }
+    var was = readWhen(backupSchedule(settings));
+    var is = often.value === 'never' ? {often: 'never'} : readWhen({when: when()});
+    if (often.value === 'cron' && was.often === 'cron') is = {often: 'cron', cron: when()};
+    if (JSON.stringify(was) === JSON.stringify(is)) return settings;
+    settings.schedules = settings.schedules || JSON.parse(JSON.stringify(standard));
+    var schedule = backupSchedule(settings);
     if (!schedule) {
-      schedule = {name: 'Backup', when: when(), kind: 'backup'};
-      settings.schedules = (settings.schedules || []).concat([schedule]);
-      return settings;
+      schedule = {name: 'daily backup', kind: 'backup'};
+      settings.schedules.push(schedule);
     }
-    if (was.often === 'never') schedule.enabled = true;
-    if (was.often !== often.value || was.time !== time.value || was.weekday !== weekday.value) {
-      if (JSON.stringify(readWhen({when: when()})) !== JSON.stringify(was)) schedule.when = when();
+    if (is.often === 'never') {
+      schedule.enabled = false;
+    } else {
+      schedule.when = when();
+      if (schedule.enabled === false) schedule.enabled = true;
     }
     return settings;
   }
@@ -349,6 +352,7 @@
     if (at.time) time.value = at.time;
     if (at.weekday) weekday.value = at.weekday;
     if (at.cron) cron.value = at.cron;
+    root.classList.toggle('vmb-unset', !store.value);
     arrange();
     touched();
   }
@@ -364,8 +368,9 @@
     var mine = schedules.filter(function (each) { return each.kind === 'backup'; });
     var line = find('.vmb-next');
     if (!mine.length) { line.textContent = ''; return; }
-    var text = mine[0].enabled ? mine[0].words + (mine[0].next ? '; next ' + moment(mine[0].next) : '') : '';
+    var text = mine[0].enabled ? mine[0].words : '';
     if (text) text = text.charAt(0).toUpperCase() + text.slice(1) + '.';
+    if (text && mine[0].next) text += ' Next: ' + moment(mine[0].next) + '.';
     if (mine[0].vms.length) text += ' For: ' + mine[0].vms.join(', ') + '.';
     mine[0].warnings.forEach(function (each) { text += ' ' + each; });
     if (mine.length > 1) text += ' There are ' + (mine.length - 1) + ' more: "vm-babysitter schedules" on a terminal.';
@@ -382,7 +387,7 @@
         return error.path.indexOf(each.dataset.path) === 0;
       });
       var place = field ? field.querySelector('.vmb-wrong') : find('.vmb-other');
-      var value = typeof error.value === 'string' && error.value ? '"' + error.value + '" ' : '';
+      var value = error.value ? error.value + ' ' : '';
       var text = field ? value + error.rule : error.path + ': ' + value + error.rule;
       place.textContent += text + (/[.!]$/.test(text) ? ' ' : '. ') + (error.hint || '') + ' ';
     });
@@ -406,8 +411,13 @@
     });
   }
 
-  function loadSettings() {
+  function loadSettings(schedules) {
     return ask('GET', '/settings').then(function (found) {
+      if (schedules && !found.settings.schedules) {
+        standard = schedules.map(function (each) {
+          return {name: each.name, when: each.when, kind: each.kind, vms: each.vms, enabled: each.enabled};
+        });
+      }
       var unchanged = loaded === null || !isChanged();
       if (loaded !== null && loaded.tag === found.tag) return;
       loaded = found;
@@ -451,10 +461,12 @@
     var busy = false;
     Promise.all([ask('GET', '/status'), ask('GET', '/jobs?limit=100')]).then(function (found) {
       busy = showStatus(found[0], found[1]);
-      return Promise.all([ask('GET', '/system'), ask('GET', '/schedules'), loadSettings()]);
+      return Promise.all([ask('GET', '/system'), ask('GET', '/schedules')]);
     }).then(function (found) {
       showSystem(found[0]);
       showNext(found[1]);
+      return loadSettings(found[1]);
+    }).then(function () {
       show('.vmb-down', false);
       show('.vmb-up', true);
     }).catch(showDown).then(function () {
