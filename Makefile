@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint bench soak clean setup-run setup-test
+.PHONY: help demo test chaos lint bench soak package lock release-check clean setup-run setup-test setup-package
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 # Always `python -m`: scripts of a venv break in folders whose path is long or has spaces.
@@ -14,7 +14,7 @@ WORKERS ?= $(shell n=$$(nproc); echo $$((n == 1 ? 0 : n < 4 ? n : 4)))
 PYTEST := $(PYTHON) -m pytest -q -ra -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: setup-run ## back up and restore a small VM of its own, watched step by step
 	@$(PYTHON) -m tests.demo.demo
@@ -46,8 +46,17 @@ bench: setup-test ## measure speed and memory beside virtnbdbackup and QEMU's to
 soak: setup-test ## all tests with many more random cases; takes long
 	@VMB_SOAK=1 $(PYTEST) --dist worksteal -o timeout=7200
 
+package: setup-package ## the package for Unraid and what is published with it, in minutes
+	@$(PYTHON) -m build.package
+
+lock: setup-package ## have packages made of what Debian and PyPI offer today
+	@$(PYTHON) -m build.lock
+
+release-check: setup-package ## may what `make package` made be published
+	@$(PYTHON) -m build.release_check
+
 clean: ## remove what the other targets made, the virtual environment included
-	rm -rf bench.json .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache backend/*.egg-info
+	rm -rf bench.json .cache dist ca_profile.xml vm-babysitter.plg vm-babysitter.xml .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache backend/*.egg-info
 	find backend build tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 setup-run:
@@ -55,3 +64,6 @@ setup-run:
 
 setup-test:
 	@build/setup.sh test
+
+setup-package:
+	@build/setup.sh package

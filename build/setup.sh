@@ -1,8 +1,9 @@
 #!/bin/bash
 # Prepares a Debian machine and this checkout: packages, and a virtual environment in .venv.
 #
-#   build/setup.sh run    what running VM Babysitter and the demo needs
-#   build/setup.sh test   that, and what the tests and linters need
+#   build/setup.sh run        what running VM Babysitter and the demo needs
+#   build/setup.sh package    that, and what makes the package for Unraid
+#   build/setup.sh test       all that, and what the tests and linters need
 #
 # Does nothing, and needs neither root nor a network, where everything is there.
 set -euo pipefail
@@ -20,6 +21,12 @@ RUN_PACKAGES=(
   qemu-system-x86
   qemu-utils
 )
+PACKAGE_PACKAGES=(
+  binutils
+  gcc
+  libc6-dev
+  xz-utils
+)
 TEST_PACKAGES=(
   bindfs
   curl
@@ -27,6 +34,7 @@ TEST_PACKAGES=(
   libnbd-bin
   libnginx-mod-nchan
   libvirt-clients
+  libxml2-utils
   nbdkit
   nginx-light
   ovmf
@@ -142,7 +150,11 @@ prepare_environment() {
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 case "${1-}" in
   run) prepare_system "${RUN_PACKAGES[@]}" ;;
-  test) prepare_system "${RUN_PACKAGES[@]}" "${TEST_PACKAGES[@]}" ;;
-  *) die "usage: build/setup.sh run|test" ;;
+  package) prepare_system "${RUN_PACKAGES[@]}" "${PACKAGE_PACKAGES[@]}" ;;
+  test) prepare_system "${RUN_PACKAGES[@]}" "${PACKAGE_PACKAGES[@]}" "${TEST_PACKAGES[@]}" ;;
+  *) die "usage: build/setup.sh run|package|test" ;;
 esac
-prepare_environment "$1"
+case $1 in
+  test) prepare_environment test ;;
+  *) prepare_environment run ;;
+esac

@@ -1,0 +1,1 @@
+"""Makes the package for Unraid, and the documents around it, from Debian's packages and PyPI's."""
