@@ -4,7 +4,6 @@ import contextlib
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from tests.chaos.power import LazyDisk
 from tests.chaos.program import Shifted
 from tests.chaos.words import Broken
 from tests.support.faulty import Fault
+from tests.support.forked import Command, start
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.vm import DiskSpec
 from tests.support.world import Silent, environment
@@ -151,20 +151,19 @@ class House:
         place = Place(self.host.uri, self.store, runtime=self.runtime, host=self.this_host)
         return Shifted(place, observer or Silent(), cancel or Cancel(), self.shift)
 
-    def start(self, *arguments: str, faults: Sequence[Fault]) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, faults: Sequence[Fault]) -> Command:
         """Start our command."""
         here = self.this_host
         faults = [*faults, Fault("be", "host", f"{here.id}|{here.name}|{here.boot_id}")]
         spec = json.dumps([list(asdict(fault).values()) for fault in faults])
         shift = str(self.shift.total_seconds())
-        program = [sys.executable, "-m", "tests.chaos.program", str(self.runtime), shift, spec]
         place = ["--standalone", "--uri", self.host.uri, "--store", str(self.store)]
-        return subprocess.Popen(
-            [*program, *place, *arguments],
+        return start(
+            "tests.chaos.program",
+            [str(self.runtime), shift, spec, *place, *arguments],
+            environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
-            env=environment(),
             cwd=self.folder,
         )
 

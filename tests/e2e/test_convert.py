@@ -17,7 +17,7 @@ from tests.support.libvirt_host import LibvirtRefused
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.mounts import ram_disk
 from tests.support.qemu_img import info, named, run
-from tests.support.stage import SOAK
+from tests.support.soak import SOAK
 from tests.support.stopped import Stopped, stopped_command
 from tests.support.vm import MIB, DiskSpec, TestVm
 from tests.support.world import unchanged

@@ -18,7 +18,8 @@ from tests.support.faulty import Fault
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.mounts import read_only
 from tests.support.nbd_proxy import BLOCK_STATUS, READ, Spoil, in_the_way
-from tests.support.stage import SOAK, Stage, newest
+from tests.support.soak import SOAK
+from tests.support.stage import Stage, newest
 from tests.support.stopped import stopped_backup
 from tests.support.world import World
 

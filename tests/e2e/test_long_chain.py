@@ -1,7 +1,6 @@
 """A backup series as long as it may become: exact to its end, and within its means."""
 
 import json
-import os
 import re
 import sys
 import threading
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.libvirtd import PrivateLibvirtd
-from tests.support.stage import SOAK
+from tests.support.soak import SOAK
 from tests.support.vm import MIB, DiskSpec
 from tests.support.world import KIB, World
 from vm_babysitter.domain.chain import MAX_POINTS
@@ -58,7 +57,7 @@ def measured(world: World, *arguments: str) -> Measured:
     most = memory = 0
     began = time.monotonic()
     with out.open("w") as stdout:
-        process = world.start(*arguments, stdout=stdout)
+        process = world.fork(*arguments, stdout=stdout)
     done = threading.Event()
 
     def watch() -> None:
@@ -76,12 +75,11 @@ def measured(world: World, *arguments: str) -> Measured:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        _, status = os.waitpid(process.pid, 0)
+        process.wait()
     finally:
         done.set()
         watcher.join()
     seconds = time.monotonic() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
     _, err = process.communicate()
     assert process.returncode == 0, err
     return Measured(seconds, memory, most, out.read_text())

@@ -12,7 +12,8 @@ import pytest
 from tests.support.faulty import Fault
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.qemu_img import opened, run
-from tests.support.stage import SOAK, newest, soak
+from tests.support.soak import SOAK
+from tests.support.stage import newest, soak
 from tests.support.stopped import stopped_backup
 from tests.support.vm import MIB, DiskSpec
 from tests.support.world import DISKS, World, unchanged

@@ -20,7 +20,8 @@ from tests.support.guest import wait_until
 from tests.support.libvirt_host import LibvirtRefused, Worker
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.qemu_img import named, run
-from tests.support.stage import SOAK, newest
+from tests.support.soak import SOAK
+from tests.support.stage import newest
 from tests.support.stopped import stopped_backup
 from tests.support.vm import MIB, DiskSpec
 from tests.support.world import World

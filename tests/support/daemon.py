@@ -5,7 +5,6 @@ Run as a program it is that process.
 
 import json
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from urllib.parse import quote
 
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.timer import FakeTimer
+from tests.support.forked import Command, start
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.world import Json, World, environment
 from vm_babysitter.bootstrap_daemon import build, serve
@@ -178,11 +178,11 @@ class DaemonProcess(Files):
     def __init__(self, host: PrivateLibvirtd, folder: Path) -> None:
         super().__init__(folder)
         self.host = host
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Command | None = None
         self._printed = folder / "printed.log"
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> Command:
         assert self._process is not None
         return self._process
 
@@ -190,11 +190,10 @@ class DaemonProcess(Files):
         """Start it, and wait until it is ready. Returns how many seconds that took."""
         begun = time.monotonic()
         names = [self.settings, self.state, self.api.socket, self.host.uri, self.runtime]
-        command = [sys.executable, "-m", "tests.support.daemon", *map(str, names)]
-        command.append(str(self.host.root / "lib" / "swtpm"))
+        arguments = [*map(str, names), str(self.host.root / "lib" / "swtpm")]
         with self._printed.open("ab") as printed:
-            self._process = subprocess.Popen(
-                command, stdout=printed, stderr=printed, env=environment()
+            self._process = start(
+                "tests.support.daemon", arguments, environment(), stdout=printed, stderr=printed
             )
         until(self.api.alive, lambda: self._printed.read_text() + self.log())
         return time.monotonic() - begun

@@ -1,6 +1,5 @@
 """A world that many tests use one after the other, because making one takes seconds."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -9,9 +8,9 @@ from pathlib import Path
 
 from tests.support.faulty import Fault
 from tests.support.libvirtd import PrivateLibvirtd
+from tests.support.soak import SOAK
 from tests.support.world import World
 
-SOAK = os.environ.get("VMB_SOAK") == "1"
 _MOST_POINTS = 10
 """Points of one store after which the stage is built anew: more only take longer."""
 
