@@ -5,15 +5,18 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
+from vm_babysitter.adapters.autostart_copy import CopyFile
+from vm_babysitter.adapters.autostart_marks import MarkFiles
 from vm_babysitter.adapters.clock import SystemClock
 from vm_babysitter.adapters.commands import run_command
 from vm_babysitter.adapters.host_zone import host_zone
 from vm_babysitter.adapters.job_logs import JobLogs
 from vm_babysitter.adapters.main_log import SYSLOG, LogSettings, MainLog
+from vm_babysitter.adapters.probes import HostProbes
 from vm_babysitter.adapters.room import room
 from vm_babysitter.adapters.secrets import Secrets
 from vm_babysitter.adapters.sqlite.journal import SqliteJournal
@@ -23,9 +26,11 @@ from vm_babysitter.adapters.timer import ApsTimer
 from vm_babysitter.adapters.unraid.host_state import UnraidState
 from vm_babysitter.adapters.unraid.nchan import NchanPublisher
 from vm_babysitter.adapters.unraid.places import state_folder
+from vm_babysitter.adapters.unraid.vm_service import UnraidVmService
 from vm_babysitter.api.app import create_app
 from vm_babysitter.api.server import ApiServer
-from vm_babysitter.bootstrap import Standalone
+from vm_babysitter.bootstrap import RUNTIME, Standalone
+from vm_babysitter.config.context import VmRef
 from vm_babysitter.config.file import SettingsFile
 from vm_babysitter.domain.errors import (
     Busy,
@@ -41,7 +46,8 @@ from vm_babysitter.engine.diagnosing import Diagnoser
 from vm_babysitter.engine.runner import STOP_SECONDS
 from vm_babysitter.engine.steady_journal import SteadyJournal
 from vm_babysitter.lib.signals import signals
-from vm_babysitter.ports import Clock, Observer, Timer, VmFeed
+from vm_babysitter.ports import Clock, Hypervisor, Observer, Timer, VmFeed
+from vm_babysitter.service.autostart import AutostartPart, AutostartWorld
 from vm_babysitter.service.conditions import gates
 from vm_babysitter.service.configuration import Configuration
 from vm_babysitter.service.daemon import Daemon
@@ -100,6 +106,9 @@ class _Composition:
 
     def question(self) -> App:
         return self.job(_Nobody(), Cancel())
+
+    def hypervisor(self) -> AbstractContextManager[Hypervisor]:
+        return self.question().hypervisor()
 
     @contextmanager
     def diagnoser(self) -> Iterator[Diagnoser]:
@@ -210,7 +219,7 @@ def build(
     composition = _Composition(options, configuration, clock)
     guard = StoreGuard(configuration, find_store, room, clock)
     works = Works(composition.job, configuration, guard, run_command)
-    own = OwnAutostart(configuration, lambda: composition.question().hypervisor())
+    own = OwnAutostart(configuration, composition.hypervisor)
     releasing = Releasing(composition.job, configuration, own.give_back)
 
     def settings_changed() -> None:
@@ -239,13 +248,34 @@ def build(
         lambda watched: gates(configuration, UnraidState(), watched, guard),
     )
     guard.tell = daemon.tell
+    autostart = _autostart(options, own, composition, daemon)
 
     def read_log(job: int, offset: int, most: int) -> tuple[str, int, bool] | None:
         part = job_logs.read(job, offset, most)
         return None if part is None else (part.text, part.next, part.more)
 
-    services = DaemonServices(daemon, composition.question, read_log)
+    services = DaemonServices(daemon, composition.question, read_log, autostart)
     return daemon, ApiServer(create_app(services), options.socket)
+
+
+def _autostart(
+    options: ServeOptions, own: OwnAutostart, composition: _Composition, daemon: Daemon
+) -> AutostartPart:
+    def refs() -> Sequence[VmRef] | None:
+        known = daemon.context()
+        return None if known is None else known.vms
+
+    world = AutostartWorld(
+        marks=MarkFiles((options.runtime or RUNTIME) / "autostart"),
+        clock=daemon.clock,
+        open_hypervisor=composition.hypervisor,
+        probes=HostProbes(),
+        service=UnraidVmService(),
+        copy=CopyFile(options.settings.with_name("autostart.tsv")),
+    )
+    part = AutostartPart(world, daemon.configuration, own, refs, daemon.tell)
+    daemon.also.append(part)
+    return part
 
 
 def _started_timer(clock: Clock, stack: ExitStack) -> Timer:

@@ -14,6 +14,11 @@ from tests.support.fakes.store_place import FakeStorePlace
 from tests.support.fakes.timer import FakeTimer
 from tests.support.jobs import FailingJournal, Listener, Works, eventually
 from tests.support.settings import STORE, write
+from vm_babysitter.adapters.autostart_copy import CopyFile
+from vm_babysitter.adapters.autostart_marks import MarkFiles
+from vm_babysitter.adapters.probes import HostProbes
+from vm_babysitter.adapters.unraid.vm_service import UnraidVmService
+from vm_babysitter.config.context import VmRef
 from vm_babysitter.config.file import SettingsFile
 from vm_babysitter.domain.findings import Finding
 from vm_babysitter.domain.host_state import HostState
@@ -25,10 +30,12 @@ from vm_babysitter.engine.job_thread import NoLogs
 from vm_babysitter.engine.steady_journal import SteadyJournal
 from vm_babysitter.engine.vm_watch import Rhythm
 from vm_babysitter.ports import HostZone, Store
+from vm_babysitter.service.autostart import AutostartPart, AutostartWorld
 from vm_babysitter.service.conditions import gates
 from vm_babysitter.service.configuration import Configuration
 from vm_babysitter.service.daemon import Daemon
 from vm_babysitter.service.outside import Outside
+from vm_babysitter.service.own_autostart import OwnAutostart
 from vm_babysitter.service.services import DaemonServices
 from vm_babysitter.service.store_guard import StoreGuard
 
@@ -103,8 +110,12 @@ class DaemonStage:
             lambda watched: gates(self.configuration, lambda: self.host, watched, self.guard),
         )
         self.guard.tell = self.daemon.tell
+        self.autostart = self._autostart()
         self.services = DaemonServices(
-            self.daemon, lambda: cast(App, self.app), lambda _job, _at, _most: ("log", 3, False)
+            self.daemon,
+            lambda: cast(App, self.app),
+            lambda _job, _at, _most: ("log", 3, False),
+            self.autostart,
         )
 
     @property
@@ -151,6 +162,24 @@ class DaemonStage:
     def back_up(self) -> None:
         """Have a restore point made as by another process."""
         self.world.backup()
+
+    def _autostart(self) -> AutostartPart:
+        def refs() -> Sequence[VmRef] | None:
+            known = self.daemon.context()
+            return None if known is None else known.vms
+
+        world = AutostartWorld(
+            MarkFiles(self.path / "autostart"),
+            self.clock,
+            self.app.hypervisor,
+            HostProbes(),
+            UnraidVmService(self.path / "host"),
+            CopyFile(self.path / "autostart.tsv"),
+        )
+        own = OwnAutostart(self.configuration, self.app.hypervisor)
+        part = AutostartPart(world, self.configuration, own, refs, self.daemon.tell)
+        self.daemon.also.append(part)
+        return part
 
     @contextmanager
     def _diagnoser(self) -> Iterator[Diagnoser]:

@@ -35,6 +35,7 @@ OF_THE_DAEMON: dict[str, list[str]] = {
     "cancel": ["1"],
     "schedules": [],
     "events": [],
+    "autostart": ["list"],
     "settings": ["show"],
 }
 BY_ITSELF: dict[str, list[str]] = {"serve": [], "self-check": [], "completion": ["bash"]}
@@ -155,7 +156,7 @@ def test_programs_are_told_of_an_error_of_the_system(app: FakeApp, command: str)
 def test_programs_are_told_of_wrong_usage(app: FakeApp, command: str) -> None:
     arguments = (ARGUMENTS | OF_THE_DAEMON | BY_ITSELF)[command]
     error = app.json(command, *arguments, "--nonsense", code=2)["error"]
-    command = "settings show" if command == "settings" else command
+    command = {"settings": "settings show", "autostart": "autostart list"}.get(command, command)
     assert error["code"] == "usage"
     assert "--nonsense" in error["message"]
     assert f"{command} --help`" in error["hint"]

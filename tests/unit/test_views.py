@@ -27,6 +27,10 @@ from vm_babysitter.views import (
 )
 
 PROMISED = {
+    "AutostartRunView": "run state begun reason vms",
+    "AutostartStateView": "vm uuid mark note",
+    "AutostartView": "vms run",
+    "AutostartVmView": ("vm uuid listed delay wait_for timeout otherwise tries own taken note"),
     "VmView": "name uuid state disks",
     "DiskView": "target kind source_type source path read_only shareable transient declared_format "
     "real_format virtual_size allocated compat data_file encrypted file_id unreadable error_policy "

@@ -5,6 +5,8 @@ from typing import Any, Protocol
 
 from vm_babysitter.domain.job import JobKind, JobState, Option
 from vm_babysitter.views import (
+    AutostartRunView,
+    AutostartView,
     ChainView,
     CheckedView,
     EventView,
@@ -86,6 +88,15 @@ class Services(Protocol):
 
     def job_log(self, job: int, offset: int, limit: int) -> JobLogView:
         """Return at most ``limit`` bytes of a job's log from an offset. Raises JobNotFound."""
+
+    def autostart(self) -> AutostartView:
+        """Return the list of VMs that are started in order, and its last run."""
+
+    def begin_autostart(self, run: str | None) -> AutostartRunView:
+        """Begin a run, unless it was begun before; None: a user asks for it now."""
+
+    def take_over_autostart(self, vm: str, *, take: bool) -> AutostartView:
+        """Turn a VM's own autostart switch off, or on again if it was. Raises VmNotFound."""
 
     def schedules(self) -> Sequence[ScheduleView]:
         """Return the schedules of the settings."""

@@ -13,6 +13,8 @@ from vm_babysitter.domain.errors import DaemonMissing
 from vm_babysitter.domain.job import JobKind, JobState, Option
 from vm_babysitter.lib.unixhttp import BadAnswer, Unreachable, request_json
 from vm_babysitter.views import (
+    AutostartRunView,
+    AutostartView,
     CheckedView,
     EventView,
     HealthView,
@@ -43,6 +45,10 @@ class Daemon:
     def vms(self) -> Sequence[VmView]:
         """Return the VMs."""
         return self._get("/vms", list[VmView])
+
+    def vm(self, vm: str) -> VmView:
+        """Return one VM."""
+        return self._get(f"/vms/{_name(vm)}", VmView)
 
     def points(self, vm: str | None) -> Sequence[PointView]:
         """Return the restore points of a VM, or of all."""
@@ -100,6 +106,18 @@ class Daemon:
     def schedules(self) -> Sequence[ScheduleView]:
         """Return the schedules."""
         return self._get("/schedules", list[ScheduleView])
+
+    def autostart(self) -> AutostartView:
+        """Return the VMs that are started in order, and how the last run is."""
+        return self._get("/autostart", AutostartView)
+
+    def begin_autostart(self) -> AutostartRunView:
+        """Have the VMs of the list started now."""
+        return self._post("/autostart/runs", AutostartRunView, {})
+
+    def take_over_autostart(self, vm: str, *, take: bool) -> AutostartView:
+        """Turn a VM's own autostart switch off, or on again."""
+        return self._post(f"/vms/{_name(vm)}/autostart", AutostartView, {"take_over": take})
 
     def settings(self) -> SettingsView:
         """Return the settings."""

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from vm_babysitter.cli import on_daemon, on_jobs, on_release, on_settings, on_store, on_vms
+from vm_babysitter.cli import (
+    on_autostart,
+    on_daemon,
+    on_jobs,
+    on_release,
+    on_settings,
+    on_store,
+    on_vms,
+)
 from vm_babysitter.cli.commands import Commands
 from vm_babysitter.cli.options import FOLDER
 from vm_babysitter.cli.output import Once, have_streams
@@ -69,6 +77,7 @@ for command in (
     on_jobs.cancel,
     on_jobs.schedules,
     on_jobs.events,
+    on_autostart.autostart,
     on_settings.settings,
     on_daemon.serve,
     on_daemon.self_check,

@@ -23,7 +23,7 @@ from vm_babysitter.engine.scheduling import Scheduler, Wanted
 from vm_babysitter.engine.vm_watch import VmWatch, Watched
 from vm_babysitter.service.configuration import Configuration
 from vm_babysitter.service.diagnoses import Diagnoses
-from vm_babysitter.service.outside import Outside
+from vm_babysitter.service.outside import Also, Outside
 from vm_babysitter.service.past import make_up
 from vm_babysitter.service.recent import RecentJobs
 from vm_babysitter.service.store_guard import StoreGuard
@@ -84,6 +84,8 @@ class Daemon:
         """VMs whose leftovers were handed to `repair` once: it need not succeed."""
         self._suspects: set[str] = set()
         """VMs whose leftovers were seen once: they may be of a job that has ended since."""
+        self.also: list[Also] = []
+        """What is started with the daemon, once the settings are known, and stopped with it."""
         configuration.on_change(self._apply)
 
     # -- start and stop -----------------------------------------------------------------
@@ -91,6 +93,8 @@ class Daemon:
     def start(self) -> None:
         """Start all parts; returns soon, whatever libvirt and the backup folder do."""
         self.configuration.load()
+        for part in self.also:
+            part.start()
         for job in self.runner.start():
             self.recent.job(job)
         self.watch.start()
@@ -110,6 +114,8 @@ class Daemon:
         self._stopping.set()
         self.diagnoses.stop(0.0)  # so that they end while jobs do
         self.store_watch.stop(0.0)
+        for part in self.also:
+            part.stop(_LAST_SECONDS / 2)
         left = self.runner.stop(seconds)
         self.watch.stop(_LAST_SECONDS)
         self.diagnoses.stop(_LAST_SECONDS / 2)

@@ -1,11 +1,17 @@
 """What has to be looked up for an answer: by few at a time, and never in the wrong folder."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from vm_babysitter.config.context import VmRef
-from vm_babysitter.domain.errors import Busy, HypervisorUnreachable, StoreRefused, VmNotFound
+from vm_babysitter.domain.errors import (
+    BabysitterError,
+    Busy,
+    HypervisorUnreachable,
+    StoreRefused,
+    VmNotFound,
+)
 from vm_babysitter.engine.app import App
 from vm_babysitter.engine.catalog import find_vm
 from vm_babysitter.engine.diagnosing import Diagnoser
@@ -83,6 +89,12 @@ class Lookups:
         """Connect to libvirt, if it answers."""
         with self._asking(libvirt=True), self._compose().hypervisor() as hypervisor:
             yield hypervisor
+
+    def owned(self, ask: Callable[[], Mapping[str, bool]]) -> Mapping[str, bool] | None:
+        """Ask libvirt something that an answer can do without; None where it does not answer."""
+        with suppress(BabysitterError), self._asking(libvirt=True):
+            return ask()
+        return None
 
     @contextmanager
     def diagnoser(self) -> Iterator[Diagnoser]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from vm_babysitter.engine.steady_journal import SteadyJournal
 from vm_babysitter.engine.vm_watch import Rhythm
@@ -16,6 +17,16 @@ from vm_babysitter.ports import (
     Timer,
 )
 from vm_babysitter.service.diagnoses import Open
+
+
+class Also(Protocol):
+    """A part that the daemon has beside its own."""
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+
+    def stop(self, seconds: float) -> object:
+        """End within this time, or leave behind what hangs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,16 @@ class OwnAutostart:
         _log.info("VM %s: its own autostart is off, the autostart list starts it.", vm.name)
         return True
 
+    def turn_on_again(self, vm: VmRef) -> None:
+        """Turn a VM's own switch on again if it was taken over; it stays in the list.
+
+        Raises:
+            VmNotFound, HypervisorUnreachable, HypervisorError, SettingsFailed, Busy, ...
+        """
+        with self._lock, self._open() as hypervisor:
+            self._turn_on(hypervisor, vm.uuid)
+            self._change(partial(_without_taken, uuid=vm.uuid))
+
     def give_back(self, uuid: str) -> None:
         """Have a VM start by itself again if it did so before, and take it off the list.
 

@@ -5,18 +5,22 @@ from typing import Any
 
 from vm_babysitter import __version__
 from vm_babysitter.config.check import Checked, check
+from vm_babysitter.config.context import VmRef
 from vm_babysitter.domain.job import Job, JobKind, JobRequest, JobState, Option, Origin
 from vm_babysitter.domain.overview import Todo
 from vm_babysitter.domain.schedule import parse
 from vm_babysitter.engine.app import App
 from vm_babysitter.engine.diagnosing import Wishes
 from vm_babysitter.ports import StoredVm
+from vm_babysitter.service.autostart import AutostartPart
 from vm_babysitter.service.daemon import Daemon
 from vm_babysitter.service.figures import figures
 from vm_babysitter.service.lookups import Lookups
 from vm_babysitter.service.parts import parts
 from vm_babysitter.service.status import Moment, status_view
 from vm_babysitter.views import (
+    AutostartRunView,
+    AutostartView,
     ChainView,
     CheckedView,
     EventView,
@@ -43,8 +47,15 @@ ReadLog = Callable[[int, int, int], tuple[str, int, bool] | None]
 class DaemonServices:
     """Answers from what the daemon knows; what has to be looked up is so by few at a time."""
 
-    def __init__(self, daemon: Daemon, compose: Callable[[], App], read_log: ReadLog) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        compose: Callable[[], App],
+        read_log: ReadLog,
+        autostart: AutostartPart,
+    ) -> None:
         self._daemon = daemon
+        self._autostart = autostart
         self._find = Lookups(daemon, compose)
         self._read_log = read_log
 
@@ -157,6 +168,23 @@ class DaemonServices:
         """Return a job of the journal, which knows no bytes, as it is now."""
         running = {each.id: each for each in self._daemon.runner.running()}
         return running.get(job.id, job)
+
+    # -- autostart ------------------------------------------------------------------------
+
+    def autostart(self) -> AutostartView:
+        """See the protocol."""
+        return self._autostart.view(self._find.owned(self._autostart.owned))
+
+    def begin_autostart(self, run: str | None) -> AutostartRunView:
+        """See the protocol."""
+        return self._autostart.begin(run)
+
+    def take_over_autostart(self, vm: str, *, take: bool) -> AutostartView:
+        """See the protocol."""
+        with self._find.hypervisor() as hypervisor:
+            found = hypervisor.outline(vm)
+        self._autostart.take_over(VmRef(found.uuid, found.name), take=take)
+        return self.autostart()
 
     # -- settings -------------------------------------------------------------------------
 

@@ -4,6 +4,12 @@ Their fields are promises: they may be added to, never renamed or taken away. Va
 that are documents as they are (a finding, a manifest) are parts of them.
 """
 
+from vm_babysitter.views.autostart import (
+    AutostartRunView,
+    AutostartStateView,
+    AutostartView,
+    AutostartVmView,
+)
 from vm_babysitter.views.encoding import as_json
 from vm_babysitter.views.events import EventView
 from vm_babysitter.views.health import HealthView, PointHealthView, RepairView
@@ -20,6 +26,10 @@ from vm_babysitter.views.system import PartState, PartView, SystemView
 from vm_babysitter.views.vms import DiskView, VmView
 
 __all__ = [
+    "AutostartRunView",
+    "AutostartStateView",
+    "AutostartView",
+    "AutostartVmView",
     "BackupView",
     "ChainView",
     "CheckedView",

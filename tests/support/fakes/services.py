@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.engine_world import EngineWorld
+from vm_babysitter.domain.autostart import Mark
 from vm_babysitter.domain.errors import (
     JobNotFound,
     SettingsChanged,
@@ -17,8 +18,13 @@ from vm_babysitter.domain.errors import (
 )
 from vm_babysitter.domain.event import Event, Severity
 from vm_babysitter.domain.job import Job, JobKind, JobRequest, JobState, Option, Result
+from vm_babysitter.engine.autostart import RunState
 from vm_babysitter.engine.diagnosing import Diagnoser
 from vm_babysitter.views import (
+    AutostartRunView,
+    AutostartStateView,
+    AutostartView,
+    AutostartVmView,
     ChainView,
     CheckedView,
     EventView,
@@ -63,6 +69,8 @@ class FakeServices:
     """Raised by every call, if it is one."""
     gate: threading.Event | None = None
     """What a call of ``status`` waits for."""
+    listed: bool = True
+    """Whether the VM is in the autostart list."""
     asked: list[tuple[object, ...]] = field(default_factory=list)
     log: bytes = "line one\nübung\n".encode()
 
@@ -191,6 +199,26 @@ class FakeServices:
         piece = self.log[offset : offset + limit]
         end = max(offset, min(len(self.log), offset + len(piece)))
         return JobLogView(job, offset, end, end >= len(self.log), piece.decode(errors="replace"))
+
+    def autostart(self) -> AutostartView:
+        self._call("autostart")
+        vm = AutostartVmView(
+            NAME, self.uuid, NAME, 30, ("tcp:nas:445",), 60, "start", 3, True, False, "Twice."
+        )
+        return AutostartView((vm,) if self.listed else (), self._run("boot-1"))
+
+    def begin_autostart(self, run: str | None) -> AutostartRunView:
+        self._call("begin_autostart", run)
+        return self._run(run or "user-1")
+
+    def take_over_autostart(self, vm: str, *, take: bool) -> AutostartView:
+        self._call("take_over_autostart", vm, take)
+        self.vm(vm)
+        return self.autostart()
+
+    def _run(self, run: str) -> AutostartRunView:
+        state = AutostartStateView(NAME, self.uuid, Mark.FAILED, "no such image")
+        return AutostartRunView(run, RunState.FINISHED, AT, "", (state,))
 
     def schedules(self) -> Sequence[ScheduleView]:
         self._call("schedules")

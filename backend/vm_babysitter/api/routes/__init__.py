@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from vm_babysitter.api.operations import Routes
+from vm_babysitter.api.routes.autostart import autostart_routes
 from vm_babysitter.api.routes.backups import backup_routes
 from vm_babysitter.api.routes.jobs import job_routes
 from vm_babysitter.api.routes.settings import settings_routes
@@ -17,6 +18,7 @@ def all_routes(services: Services) -> Sequence[Routes]:
         vm_routes(services),
         backup_routes(services),
         job_routes(services),
+        autostart_routes(services),
         settings_routes(services),
         system_routes(services),
     )
