@@ -66,7 +66,7 @@ def test_three_vms_in_order_with_waits_and_one_that_does_not_start(
         list_is(
             daemon,
             {"vm": mail.uuid, "delay": 1},
-            {"vm": "broken", "tries": 2},
+            {"vm": "broken", "tries": 1},
             {"vm": dns.name, "wait_for": ["vm:größe"]},
             {"vm": "-x", "wait_for": [f"tcp:127.0.0.1:{port}", 'vm:My "VM" & co']},
         )
