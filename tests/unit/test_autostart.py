@@ -29,6 +29,13 @@ AWAY = HypervisorUnreachable("fake:///system", "nobody listens")
 REFUSED = HypervisorError("Starting the VM", 38, "cannot access storage file")
 
 
+class Endless(MarkFiles):
+    """Cannot note the end of a run."""
+
+    def finish(self, run: str) -> None:
+        raise SystemFailed(f"no space left for {run}")
+
+
 class Ended(BaseException):
     """The daemon is killed: no line of code after this one is run."""
 
@@ -473,6 +480,17 @@ def test_where_no_mark_can_be_kept_vms_start_all_the_same_and_once(house: House)
         house.marks.open("boot-1", "1")
 
 
+def test_where_the_end_cannot_be_noted_it_is_the_end_all_the_same(house: House) -> None:
+    first = house.add("first")
+    house.marks = Endless(house.folder)
+    house.boot()
+    house.run()
+    first.state = PowerState.OFF
+    house.marks.mark("boot-1", first.uuid, Mark.BEGUN)
+    house.run()
+    assert house.host.order == ["first"]
+
+
 def test_a_clock_that_is_set_by_years_ends_no_wait(house: House) -> None:
     house.add("first", delay=100)
     house.passing = [lambda: house.clock.advance(9e8)]
@@ -506,6 +524,8 @@ def test_a_bug_that_stays_hands_the_run_to_the_shell_script(house: House) -> Non
     house.autostart.begin("boot-1")
     house.wait()
     eventually(lambda: house.autostart.progress_of("boot-1").state is RunState.BROKEN)
+    for _ in range(3):  # the script asks again and again
+        assert house.autostart.begin("boot-1").state is RunState.BROKEN
 
 
 def test_a_name_of_a_run_that_leads_elsewhere_is_refused(house: House) -> None:

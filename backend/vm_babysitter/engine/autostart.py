@@ -98,7 +98,7 @@ class Autostart:
             if run is None and self._is_running():
                 return self._progress()
             name = run or f"user-{self._tools.clock.new_nonce()}"
-            if self._run is None or self._run.run != name or not self._is_running():
+            if self._run is None or self._run.run != name:  # else it was begun, however it went on
                 self._open(name, by_user=run is None)
         return self.progress_of(name)
 
