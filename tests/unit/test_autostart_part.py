@@ -10,7 +10,7 @@ from tests.support.daemon_stage import DaemonStage
 from tests.support.fakes.feed import GONE
 from tests.support.jobs import eventually
 from tests.support.settings import write
-from vm_babysitter.domain.errors import InvalidInput, VmNotFound
+from vm_babysitter.domain.errors import BabysitterError, Busy, InvalidInput, VmNotFound
 from vm_babysitter.domain.vm import PowerState
 
 
@@ -112,6 +112,22 @@ def test_a_run_starts_the_vm_and_says_so(stage: DaemonStage) -> None:
     assert run is not None
     assert [(one.vm, one.mark) for one in run.vms] == [("house", "done")]
     assert stage.world.vm.state is PowerState.RUNNING
+
+
+def test_before_the_list_is_known_no_run_begins_so_that_the_script_does_it(
+    stage: DaemonStage,
+) -> None:
+    with pytest.raises(Busy):
+        stage.services.begin_autostart("boot-1")
+    stage.file.write_text("{")
+    stage.daemon.start()
+    with pytest.raises(BabysitterError):
+        stage.services.begin_autostart("boot-1")
+    write(stage.file, autostart={"vms": [{"vm": "house"}]})
+    stage.configuration.refresh()
+    stage.world.vm.state = PowerState.OFF
+    stage.services.begin_autostart("boot-1")
+    eventually(lambda: stage.world.vm.state is PowerState.RUNNING)
 
 
 def test_what_left_the_list_gets_its_own_switch_back(stage: DaemonStage) -> None:

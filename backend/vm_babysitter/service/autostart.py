@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vm_babysitter.config.context import VmRef
 from vm_babysitter.config.sections.autostart import Start
 from vm_babysitter.domain.autostart import Entry, Otherwise, key_of, parse_condition
-from vm_babysitter.domain.errors import BabysitterError, VmNotFound
+from vm_babysitter.domain.errors import BabysitterError, Busy, VmNotFound
 from vm_babysitter.domain.event import Event
 from vm_babysitter.engine.autostart import Autostart, Progress
 from vm_babysitter.engine.autostart_run import AutostartTools
@@ -74,7 +74,8 @@ class AutostartPart:
 
     def start(self) -> None:
         """Go on with a run in which the daemon was killed; the settings are known by now."""
-        self._autostart.start()
+        if self._configuration.loaded is not None:
+            self._autostart.start()
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
@@ -127,7 +128,13 @@ class AutostartPart:
     # -- what is answered ----------------------------------------------------------------
 
     def begin(self, run: str | None) -> AutostartRunView:
-        """Begin a run, see ``Autostart.begin``."""
+        """Begin a run, see ``Autostart.begin``; not before it is known which VMs are in the list.
+
+        Raises:
+            Busy, or what is wrong with the settings: the shell script has a copy of the list.
+        """
+        if self._configuration.loaded is None:
+            raise self._configuration.problem or Busy("The daemon", "it is just being started")
         return self._run_view(self._autostart.begin(run))
 
     def view(self, owned: Mapping[str, bool] | None) -> AutostartView:
