@@ -219,6 +219,27 @@ def test_a_vm_that_is_gone_and_a_folder_that_is_gone(small: World) -> None:
     assert "There is no VM" in told.stderr or "nobody" in told.stderr
 
 
+@pytest.mark.parametrize("on", [True, False], ids=["on", "off"])
+def test_tracking_below_a_snapshot_goes_too(small: World, on: bool) -> None:
+    base = small.vm.paths["vda"]
+    overlay = base.with_name("vda.S20261124120000qcow2")
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "qcow2"]
+    subprocess.run([*command, str(overlay)], check=True)
+    small.vm.paths["vda"] = overlay
+    small.vm.define_again()
+    if on:
+        small.boot()
+    assert info(base).bitmaps
+    assert release(small)["left"] == []
+    if on:
+        small.vm.stop()
+    assert info(base).bitmaps == ()
+    small.boot()
+    small.change()
+    small.backup_here()
+    small.assert_restores(newest(small))
+
+
 def test_the_daemon_gives_a_vm_back_and_leaves_it_alone(
     libvirtd: PrivateLibvirtd, tmp_path: Path
 ) -> None:
