@@ -19,6 +19,11 @@ _VIRSH = """#!/bin/bash
 printf '%s\\n' "$*" >>"$STAGE/virsh.log"
 verb=$3 vm=$STAGE/vms/$4
 [[ -e $vm.$verb.do ]] && { . "$vm.$verb.do"; }
+if [[ $verb == list ]]; then
+  [[ -e $STAGE/unlisted ]] && exit 1
+  for vm in "$STAGE"/vms/*; do [[ $vm == *.do ]] || printf '%s\\n' "${vm##*/}"; done
+  exit 0
+fi
 [[ -e $vm ]] || { printf "error: failed to get domain '%s'\\n" "$4" >&2; exit 1; }
 case $verb in
   domstate) cat "$vm" ;;
