@@ -110,6 +110,17 @@ def test_a_daemon_that_died_is_not_taken_for_one_that_runs(up: UnraidHost) -> No
     up.answers()
 
 
+def test_a_daemon_whose_number_is_lost_is_found(up: UnraidHost) -> None:
+    up.rc("start")
+    pid = up.pid
+    (up.runtime / "daemon.pid").unlink()
+    assert up.rc("start").said == "VM Babysitter runs already.\n"
+    assert up.pid == pid
+    (up.runtime / "daemon.pid").unlink()
+    up.event("unmounting_disks")
+    up.assert_disks_unused()
+
+
 def test_a_daemon_that_does_not_end_is_killed(up: UnraidHost) -> None:
     up.have_program(_STUBBORN)
     assert up.rc("start", VMB_START_SECONDS="1").said.endswith("does not answer yet.\n")
@@ -148,6 +159,7 @@ def test_no_start_while_the_array_is_down_or_stops(host: UnraidHost) -> None:
         assert host.pid is None
         host.array("Stopped")  # Unraid may say so still when the disks are mounted
         assert host.rc("start").code == 0
+        host.rc("stop")
 
 
 def test_a_python_that_is_broken_is_told_once(up: UnraidHost) -> None:

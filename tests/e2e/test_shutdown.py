@@ -1,7 +1,7 @@
 """The server is shut down in the middle of a backup: what Unraid tells the plugin, in its order."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,8 @@ def host(libvirtd: PrivateLibvirtd) -> Iterator[UnraidHost]:
 def test_shut_down_in_mid_backup(
     host: UnraidHost, libvirtd: PrivateLibvirtd, tmp_path: Path
 ) -> None:
-    with closing(World(libvirtd, tmp_path / "w")) as world:
+    with closing(World(libvirtd, tmp_path / "w")) as world, ExitStack() as stack:
+        stack.callback(host.rc, "stop")
         store = host.pool / "backups"
         store.mkdir()
         world.store.rmdir()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +112,7 @@ class UnraidHost:
     def assert_disks_unused(self) -> None:
         """No process may have a file open there: it could not be unmounted."""
         device = self.pool.stat().st_dev
-        users = [name for name in Path("/proc").glob("[0-9]*/fd/*") if _device(name) == device]
+        users = [f"{pid}: {name}" for pid, name, where in _open_files() if where == device]
         assert not users, users
 
     def libvirtd_runs(self, runs: bool = True) -> None:
@@ -182,8 +182,12 @@ class UnraidHost:
         return path.read_text().splitlines() if path.exists() else []
 
 
-def _device(descriptor: Path) -> int | None:
-    try:
-        return descriptor.stat().st_dev
-    except OSError:
-        return None
+def _open_files() -> Iterator[tuple[str, str, int]]:
+    """All that processes have open: process, name, device. They come and go meanwhile."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            for file in (process / "fd").iterdir():
+                with suppress(OSError):
+                    yield process.name, str(file.readlink()), file.stat().st_dev
+        except OSError:
+            continue
