@@ -459,6 +459,7 @@
     looking = true;
     clearTimeout(timer);
     var busy = false;
+    var down = false;
     Promise.all([ask('GET', '/status'), ask('GET', '/jobs?limit=100')]).then(function (found) {
       busy = showStatus(found[0], found[1]);
       return Promise.all([ask('GET', '/system'), ask('GET', '/schedules')]);
@@ -469,10 +470,13 @@
     }).then(function () {
       show('.vmb-down', false);
       show('.vmb-up', true);
-    }).catch(showDown).then(function () {
+    }).catch(function (wrong) {
+      down = true; // each self-check starts a Python
+      return showDown(wrong);
+    }).then(function () {
       looking = false;
       if (again) { again = false; look(); return; }
-      timer = setTimeout(look, document.hidden ? 6 * LATER : busy ? SOON : LATER);
+      timer = setTimeout(look, document.hidden ? 6 * LATER : busy ? SOON : down ? 3 * LATER : LATER);
     });
   }
 
