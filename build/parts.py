@@ -8,6 +8,7 @@ DEBIAN = {
         "libbz2-1.0",
         "libexpat1",
         "libffi8",
+        "libgcc-s1",
         "liblzma5",
         "libpython3.11-minimal",
         "libpython3.11-stdlib",

@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from build import bindings, bytecode, downloads
-from build.binaries import is_binary, look_for_libraries_in, soname, strip
+from build.binaries import is_binary, look_for_libraries_in, needed, soname, strip
 from build.locks import (
     NOTICE,
     RUNTIME,
@@ -196,9 +196,10 @@ def _licences_of_debian(root: Path, trees: Sequence[Path], debs: Iterable[Deb]) 
 def _finish_binaries(root: Path, patchelf: Path) -> None:
     binaries = [path for path in (root / PYTHON).rglob("*") if is_binary(path)]
     strip(binaries)
-    places = root / PYTHON / "lib"
-    ours = [path for path in binaries if not path.is_relative_to(root / PACKAGES)]
-    look_for_libraries_in(patchelf, places, ours)
+    ours = {path.name for path in (root / PYTHON / "lib-fallback").iterdir()}
+    # The loader looks for what a library needs in the library's own places only.
+    needing = [path for path in binaries if needed(path) & ours]
+    look_for_libraries_in(patchelf, root / PYTHON / "lib", needing)
 
 
 def _remove_empty_folders(place: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from vm_babysitter import __version__
 from vm_babysitter.cli import (
     on_autostart,
     on_daemon,
@@ -41,7 +42,7 @@ from vm_babysitter.engine.app import DEFAULT_SOCKET, DEFAULT_URI, Compose, Place
 @click.option(
     "--allow-ram-store", is_flag=True, help="Standalone: accept one in RAM (for tests only)."
 )
-@click.version_option(package_name="vm-babysitter")
+@click.version_option(__version__)
 @click.pass_context
 def cli(
     context: click.Context,
