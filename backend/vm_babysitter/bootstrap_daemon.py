@@ -245,7 +245,7 @@ def build(
         configuration,
         guard,
         {**works.all(), JobKind.RELEASE: releasing.release},
-        lambda watched: gates(configuration, UnraidState(), watched, guard),
+        lambda watched: gates(configuration, UnraidState(options.root), watched, guard),
     )
     guard.tell = daemon.tell
     autostart = _autostart(options, own, composition, daemon)
@@ -270,7 +270,7 @@ def _autostart(
         clock=daemon.clock,
         open_hypervisor=composition.hypervisor,
         probes=HostProbes(),
-        service=UnraidVmService(),
+        service=UnraidVmService(options.root),
         copy=CopyFile(options.settings.with_name("autostart.tsv")),
     )
     part = AutostartPart(world, daemon.configuration, own, refs, daemon.tell)

@@ -1,5 +1,6 @@
 """A week of six VMs, in a minute: only the time is not real."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ from tests.support.guest import Guest
 from tests.support.inotify import Seen, opened
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.mounts import ram_disk
-from tests.support.vm import MIB, TPM, DiskSpec
-from tests.support.world import World
+from tests.support.vm import MIB, TPM, DiskSpec, TestVm
+from tests.support.world import Json, World
 from vm_babysitter.ports import ThisHost
 
 SMALL = DiskSpec("vda", size=16 * MIB)
@@ -77,6 +78,12 @@ class House:
             self.guest.start(running=True)
             self.guest._wait_for_agent("")
         self.guest.have_agent(REFUSES)
+        self.daemon.start()
+
+    def boot_alone(self) -> None:
+        """Start the daemon, and no VM."""
+        self.boots += 1
+        self.daemon.machine = ThisHost("of the week", "house", f"boot {self.boots}")
         self.daemon.start()
 
     def on(self) -> Sequence[World]:
@@ -182,6 +189,125 @@ def test_a_week(house: House) -> None:
     assert set(verified) <= {"ok", "nothing"}
     all_points_restore(house)
     daemon.stop()
+
+
+@pytest.mark.timeout(200)
+def test_starts_of_the_array_and_of_the_vm_service(house: House) -> None:
+    """The VMs of the week come up in order, and only when the VM service has started."""
+    house.add(ORDINARY)
+    house.add(SECURE, devices=[TPM], uefi=True)
+    house.add(ROUGH, RAW)
+    house.add(LAZY)
+    order = [house.guest, *(house.worlds[name].vm for name in (ROUGH, SECURE, LAZY, ORDINARY))]
+    listed: list[Json] = [{"vm": vm.name} for vm in order]
+    listed[2]["wait_for"] = [f"agent:{STUBBORN}", f"vm:{ROUGH}"]
+    for vm in order:
+        vm.stop()
+    service = VmService(house, order)
+    house.daemon.write_settings(autostart={"vms": listed})
+    house.boot_alone()
+    assert not any(vm.state == "running" for vm in order)
+
+    service.starts("boot-1")
+    assert service.ended() == "finished"
+    assert [vm.state for vm in order] == ["running"] * 5
+    assert service.order() == order
+
+    lazy = house.worlds[LAZY].vm  # a user has switched it off: nothing but a start has it come up
+    lazy.stop()
+    house.host.restart()
+    house.daemon.settle()
+    house.daemon.stop()
+    house.boot_alone()
+    service.is_told("boot-1")
+    assert service.ended() == "finished"
+    assert lazy.state == "shutoff"
+
+    users_meddle(house, service, order)
+
+    service.stops()
+    house.daemon.stop()
+    house.host.shut_down()
+    house.host.start()
+    house.boot_alone()
+    service.starts("boot-3", devices=False)
+    assert service.ended() == "held"
+    assert not any(vm.state == "running" for vm in order)
+    service.is_told(None)  # but a user may have them started
+    until(lambda: order[0].state == "running")
+    kinds = [event["kind"] for event in house.daemon.api.get("/events")]
+    assert [kind for kind in kinds if kind.startswith("autostart")] == ["autostart-held"]
+    house.daemon.stop()
+
+
+def users_meddle(house: House, service: "VmService", order: Sequence[TestVm]) -> None:
+    """The VM service alone is switched off and on, and VMs are switched off meanwhile."""
+    service.stops()
+    service.starts("service-2")
+    until(lambda: order[1].state == "running")
+    order[1].stop()  # by a user, while the next one waits for the guest's agent and for this one
+    order[3].start(running=True)  # by a user, before its turn
+    until(lambda: service.mark(LAZY) == "done")
+    order[3].stop()
+    until(lambda: service.mark(LAZY) == "stopped")
+    until(house.guest.agent_answers)
+    order[1].start(running=True)
+    assert service.ended() == "finished"
+    assert [vm.state for vm in order] == [*["running"] * 3, "shutoff", "running"]
+
+
+class VmService:
+    """Stands in for the part of Unraid that starts and stops libvirt, and tells of it."""
+
+    def __init__(self, house: House, vms: Sequence[TestVm]) -> None:
+        self._daemon = house.daemon
+        self._vms = vms
+        self._libvirt = house.daemon.root / "var/run/libvirt"
+        (self._libvirt / "qemu").mkdir(parents=True)
+
+    def starts(self, run: str, *, devices: bool = True) -> None:
+        """It has started; ``devices``: those that are passed through could be prepared."""
+        pid, autostarted = self._libvirt / "libvirtd.pid", self._libvirt / "qemu" / "autostarted"
+        for path in (pid, autostarted) if devices else (autostarted, pid):
+            path.touch()
+            time.sleep(0.02)
+        self.is_told(run)
+
+    def is_told(self, run: str | None) -> None:
+        """The daemon is told of it, again."""
+        until(lambda: self._daemon.api.part("libvirt")["state"] == "ok")
+        self._daemon.api.call("POST", "/autostart/runs", {"run": run}, expect=202)
+
+    def stops(self) -> None:
+        """The VMs are shut down, and libvirt is."""
+        for vm in self._vms:
+            if vm.state == "running":
+                vm.stop()
+        for path in self._libvirt.rglob("*"):
+            if path.is_file():
+                path.unlink()
+
+    def ended(self) -> str:
+        """Wait for the end of the run; return how it ended."""
+
+        def state() -> str:
+            return str(self._daemon.api.get("/autostart")["run"]["state"])
+
+        until(lambda: state() != "running", lambda: self._daemon.api.get("/autostart"))
+        return state()
+
+    def mark(self, name: str) -> str | None:
+        """What is remembered of a VM in this run."""
+        vms = self._daemon.api.get("/autostart")["run"]["vms"]
+        return next((one["mark"] for one in vms if one["vm"] == name), None)
+
+    def order(self) -> list[TestVm]:
+        """In which order the VMs were started."""
+        return sorted(self._vms, key=_begun)
+
+
+def _begun(vm: TestVm) -> int:
+    return int(Path(f"/proc/{vm.pid}/stat").read_text().rsplit(")", 1)[1].split()[19])
 
 
 def nothing_is_read_of_who_is_off(house: House) -> None:

@@ -227,12 +227,14 @@ class DaemonHere(Files):
         self.host = host
         self.clock = clock
         self.machine: ThisHost | None = None
+        self.root = folder / "root"
+        """Where Unraid's own files begin."""
         self._stack = ExitStack()
 
     def start(self) -> None:
         """Start it, and wait until all backups were looked at."""
         self.timer = FakeTimer(self.clock)
-        options = replace(self.options(self.host), host=self.machine)
+        options = replace(self.options(self.host), host=self.machine, root=self.root)
         self.daemon, server = build(options, self.state, self._stack, self.clock, self.timer)
         server.start()
         self._stack.callback(server.stop)

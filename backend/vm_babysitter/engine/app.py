@@ -115,6 +115,8 @@ class ServeOptions:
     """See ``Place``."""
     host: ThisHost | None = None
     """See ``Place``."""
+    root: Path = Path("/")
+    """Where the files begin in which Unraid says how it is; tests have their own."""
 
 
 Serve = Callable[[ServeOptions], int]
