@@ -17,6 +17,9 @@ from vm_babysitter.adapters.host_zone import host_zone
 from vm_babysitter.adapters.job_logs import JobLogs
 from vm_babysitter.adapters.main_log import SYSLOG, LogSettings, MainLog
 from vm_babysitter.adapters.probes import HostProbes
+from vm_babysitter.adapters.notify.health import HealthPinger
+from vm_babysitter.adapters.notify.unraid import UnraidChannel
+from vm_babysitter.adapters.notify.webhook import WebhookChannel
 from vm_babysitter.adapters.room import room
 from vm_babysitter.adapters.secrets import Secrets
 from vm_babysitter.adapters.sqlite.journal import SqliteJournal
@@ -51,6 +54,7 @@ from vm_babysitter.service.autostart import AutostartPart, AutostartWorld
 from vm_babysitter.service.conditions import gates
 from vm_babysitter.service.configuration import Configuration
 from vm_babysitter.service.daemon import Daemon
+from vm_babysitter.service.notifier import Notifier, Ways
 from vm_babysitter.service.outside import Outside
 from vm_babysitter.service.own_autostart import OwnAutostart
 from vm_babysitter.service.releasing import Releasing
@@ -212,10 +216,12 @@ def build(
     database = SqliteJournal(state / "journal.sqlite", clock)
     stack.callback(database.close)
     journal = SteadyJournal(database, clock)
-    publisher = NchanPublisher()
-    stack.callback(publisher.stop)
+    pages = NchanPublisher()
+    stack.callback(pages.stop)
     timer = timer or _started_timer(clock, stack)
     configuration = Configuration(SettingsFile(options.settings))
+    ways = Ways(UnraidChannel(), WebhookChannel, HealthPinger)
+    notifier = Notifier(pages, configuration, journal, clock, lambda: host_zone().zone, ways)
     composition = _Composition(options, configuration, clock)
     guard = StoreGuard(configuration, find_store, room, clock)
     works = Works(composition.job, configuration, guard, run_command)
@@ -224,13 +230,16 @@ def build(
 
     def settings_changed() -> None:
         log = configuration.settings.log
+        notify = configuration.settings.notify
+        secrets.know((notify.webhook, notify.health))
         main_log.open(LogSettings(_LEVELS[log.level], log.size, log.files))
 
     outside = Outside(
         clock=clock,
         journal=journal,
         timer=timer,
-        publisher=publisher,
+        publisher=notifier,
+        notifier=notifier,
         job_logs=job_logs,
         open_feed=composition.feed,
         open_diagnoser=composition.diagnoser,

@@ -34,6 +34,7 @@ from vm_babysitter.service.autostart import AutostartPart, AutostartWorld
 from vm_babysitter.service.conditions import gates
 from vm_babysitter.service.configuration import Configuration
 from vm_babysitter.service.daemon import Daemon
+from vm_babysitter.service.notifier import Notifier, Ways
 from vm_babysitter.service.outside import Outside
 from vm_babysitter.service.own_autostart import OwnAutostart
 from vm_babysitter.service.services import DaemonServices
@@ -72,6 +73,7 @@ class DaemonStage:
     thaw_error: Exception | None = None
     diagnosis_error: Exception | None = None
     pruned: list[datetime] = field(default_factory=list)
+    ways: Ways = field(default_factory=Ways)
     findings: tuple[Finding, ...] = ()
     """What is found of each VM, beside what is so."""
 
@@ -87,11 +89,16 @@ class DaemonStage:
         write(self.file, **self.sections)
         self.configuration = Configuration(SettingsFile(self.file))
         self.guard = StoreGuard(self.configuration, self.place.find, self.place.room, self.clock)
+        journal = SteadyJournal(self.journal, self.clock)
+        notifier = Notifier(
+            self.listener, self.configuration, journal, self.clock, lambda: UTC, self.ways
+        )
         outside = Outside(
             clock=self.clock,
-            journal=SteadyJournal(self.journal, self.clock),
+            journal=journal,
             timer=self.timer,
-            publisher=self.listener,
+            publisher=notifier,
+            notifier=notifier,
             job_logs=NoLogs(),
             open_feed=self.libvirt.open,
             open_diagnoser=self._diagnoser,

@@ -49,6 +49,8 @@ PROMISED = {
     "not_before started finished result summary code hint point step done_bytes total_bytes",
     "ProgressView": "id kind vm uuid state step done_bytes total_bytes",
     "JobLogView": "id offset next_offset complete text",
+    "MessageView": "key at severity subject text details vm link events",
+    "NotifyTestView": "channel on sent text hint",
     "EventView": "at kind severity vm uuid job subject text code",
     "ScheduleView": "name kind when words vms enabled next last warnings",
     "SettingsView": "tag settings notes",

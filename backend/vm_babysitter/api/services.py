@@ -14,6 +14,7 @@ from vm_babysitter.views import (
     JobLogView,
     JobView,
     Metric,
+    NotifyTestView,
     PlanView,
     PointView,
     ScheduleView,
@@ -126,3 +127,6 @@ class Services(Protocol):
 
     def events(self, *, vm: str | None, job: int | None, limit: int) -> Sequence[EventView]:
         """Return what happened, the latest first: to a VM, in a job, or all of it."""
+
+    def test_notify(self, channel: str | None) -> Sequence[NotifyTestView]:
+        """Send a test by each way of telling, or by one. Raises InvalidInput."""

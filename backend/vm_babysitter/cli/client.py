@@ -20,6 +20,7 @@ from vm_babysitter.views import (
     HealthView,
     JobLogView,
     JobView,
+    NotifyTestView,
     PlanView,
     PointView,
     ScheduleView,
@@ -130,6 +131,10 @@ class Daemon:
     def check_settings(self, document: Mapping[str, Any]) -> CheckedView:
         """Say what is wrong with settings."""
         return self._post("/settings/check", CheckedView, document)
+
+    def test_notify(self, channel: str | None) -> Sequence[NotifyTestView]:
+        """Send a test by each way of telling, or by one, and say how that went."""
+        return self._post("/notify/test", list[NotifyTestView], {"channel": channel})
 
     def _get(
         self,

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from vm_babysitter.domain.errors import BabysitterError
+from vm_babysitter.domain.errors import BabysitterError, NotifyFailed
 from vm_babysitter.domain.event import Event
 from vm_babysitter.domain.job import ENDED, Job
 from vm_babysitter.domain.message import (
@@ -95,12 +95,23 @@ class Teller:
         if self._thread.ident is not None:
             self._thread.join(seconds)
 
-    def test(self, message: Message) -> None:
-        """Send a message now, whatever is set up about what is told. Raises NotifyFailed."""
+    def test(self, message: Message, within: float) -> str:
+        """Send a message now; return why it is not sent if the channel is off or not there.
+
+        Raises:
+            NotifyFailed: it was not sent within ``within`` seconds, or what is sent just now hangs.
+        """
         channel = self._find()
-        if channel is not None:
-            with self._sending:
-                channel.send(message, self.within)
+        why_not = "It is switched off in the settings." if channel is None else channel.missing()
+        if channel is None or why_not:
+            return why_not
+        if not self._sending.acquire(timeout=within):
+            raise NotifyFailed(self.name, "another message is being sent and does not arrive")
+        try:
+            channel.send(message, within)
+        finally:
+            self._sending.release()
+        return ""
 
     # -- the thread -------------------------------------------------------------------------
 

@@ -61,6 +61,7 @@ class Daemon:
         self.started = outside.clock.now()
         self.ready = False
         self.zone = outside.host_zone()
+        self.notifier = outside.notifier
         self.recent = RecentJobs(outside.publisher, self._ended)
         self.watch = VmWatch(outside.open_feed, outside.clock, self._vms_changed, outside.rhythm)
         self.runner = Runner(
@@ -93,6 +94,7 @@ class Daemon:
     def start(self) -> None:
         """Start all parts; returns soon, whatever libvirt and the backup folder do."""
         self.configuration.load()
+        self.notifier.start()
         for part in self.also:
             part.start()
         for job in self.runner.start():
@@ -119,6 +121,7 @@ class Daemon:
         left = self.runner.stop(seconds)
         self.watch.stop(_LAST_SECONDS)
         self.diagnoses.stop(_LAST_SECONDS / 2)
+        self.notifier.stop(_LAST_SECONDS / 2)
         return left
 
     def tell(self, event: Event) -> None:

@@ -17,6 +17,7 @@ from vm_babysitter.ports import (
     Timer,
 )
 from vm_babysitter.service.diagnoses import Open
+from vm_babysitter.service.notifier import Notifier
 
 
 class Also(Protocol):
@@ -37,6 +38,7 @@ class Outside:
     journal: SteadyJournal
     timer: Timer
     publisher: Publisher
+    notifier: Notifier
     job_logs: JobLogs
     open_feed: OpenFeed
     open_diagnoser: Open

@@ -52,6 +52,9 @@ def parts(daemon: Daemon) -> Iterator[PartView]:
     journal = daemon.journal.trouble
     state = PartState.WARNING if journal else PartState.OK
     yield PartView("journal", state, journal or "The journal is kept.")
+    for told in daemon.notifier.troubles():
+        text = f"You are not told everything: {told}"
+        yield PartView("notifications", PartState.WARNING, text)
     look = daemon.diagnoses.problem
     if look and not trouble and store.state is not PartState.FAILED:  # else that is why
         text = f"The backups cannot be looked at: {look}"

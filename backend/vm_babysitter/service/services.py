@@ -30,6 +30,7 @@ from vm_babysitter.views import (
     JobView,
     Metric,
     NoteView,
+    NotifyTestView,
     PartState,
     PlanView,
     PointView,
@@ -163,6 +164,10 @@ class DaemonServices:
         """See the protocol."""
         found = self._daemon.journal.events(vm=vm, job=job, limit=limit)
         return [EventView.of(event) for event in found]
+
+    def test_notify(self, channel: str | None) -> Sequence[NotifyTestView]:
+        """See the protocol."""
+        return self._daemon.notifier.test(channel)
 
     def _now(self, job: Job) -> Job:
         """Return a job of the journal, which knows no bytes, as it is now."""

@@ -49,6 +49,8 @@ class NotifyTestView:
     """How a try of one way of telling went."""
 
     channel: str
+    on: bool
+    """Whether it is set up."""
     sent: bool
     text: str
     """A sentence."""

@@ -12,6 +12,7 @@ from typing import Any
 from tests.support.engine_world import EngineWorld
 from vm_babysitter.domain.autostart import Mark
 from vm_babysitter.domain.errors import (
+    InvalidInput,
     JobNotFound,
     SettingsChanged,
     VmNotFound,
@@ -36,6 +37,7 @@ from vm_babysitter.views import (
     MetricKind,
     NextRunView,
     NoteView,
+    NotifyTestView,
     PartState,
     PartView,
     PlanView,
@@ -265,6 +267,15 @@ class FakeServices:
         self._call("events", vm, job, limit)
         event = Event(AT, "job-failed", Severity.ALERT, "Failed", vm_name=NAME, job_id=1)
         return (EventView.of(event),)[:limit]
+
+    def test_notify(self, channel: str | None) -> Sequence[NotifyTestView]:
+        self._call("test_notify", channel)
+        names = ("unraid", "webhook", "health")
+        if channel is not None and channel not in names:
+            raise InvalidInput("channel", channel, "is no way of telling")
+        wanted = names if channel is None else (channel,)
+        text = "A test was sent."
+        return [NotifyTestView(name, on=True, sent=True, text=text) for name in wanted]
 
     def _job(self, job: int) -> Job:
         self._call("job", job)
