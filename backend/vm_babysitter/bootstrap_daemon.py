@@ -16,10 +16,10 @@ from vm_babysitter.adapters.commands import run_command
 from vm_babysitter.adapters.host_zone import host_zone
 from vm_babysitter.adapters.job_logs import JobLogs
 from vm_babysitter.adapters.main_log import SYSLOG, LogSettings, MainLog
-from vm_babysitter.adapters.probes import HostProbes
 from vm_babysitter.adapters.notify.health import HealthPinger
 from vm_babysitter.adapters.notify.unraid import UnraidChannel
 from vm_babysitter.adapters.notify.webhook import WebhookChannel
+from vm_babysitter.adapters.probes import HostProbes
 from vm_babysitter.adapters.room import room
 from vm_babysitter.adapters.secrets import Secrets
 from vm_babysitter.adapters.sqlite.journal import SqliteJournal

@@ -21,6 +21,7 @@ from vm_babysitter.engine.job_thread import Work
 from vm_babysitter.engine.runner import STOP_SECONDS, Runner
 from vm_babysitter.engine.scheduling import Scheduler, Wanted
 from vm_babysitter.engine.vm_watch import VmWatch, Watched
+from vm_babysitter.service.concerns import concerns, late
 from vm_babysitter.service.configuration import Configuration
 from vm_babysitter.service.diagnoses import Diagnoses
 from vm_babysitter.service.outside import Also, Outside
@@ -200,6 +201,9 @@ class Daemon:
         if watched.at is None:
             raise Busy("The list of VMs", watched.trouble or "libvirt was not asked yet")
         vms = due(settings, schedule, self.refs())
+        missed = late(schedule.name, at, len(vms), self.clock.now())
+        if missed is not None:
+            self.tell(missed)
         _log.info("Schedule %r is due (%s): %d VMs.", wanted.name, at.isoformat(), len(vms))
         for vm in vms:
             request = JobRequest(
@@ -272,6 +276,10 @@ class Daemon:
         except (BabysitterError, OSError) as error:
             _log.warning("Old logs were not removed: %s", error)
         self.journal.retry()
+        if self.guard.path is not None:
+            settings, known = self.configuration.settings, self.diagnoses.all()
+            for event in concerns(settings, self.refs(), known, self.journal, self.started, now):
+                self.tell(event)
         self.zone = self._outside.host_zone()
         self.scheduler.use_zone(self.zone.zone)
 

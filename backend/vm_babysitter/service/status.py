@@ -106,7 +106,7 @@ def _situation(
         state=None if vm is None else vm.state,
         left_out=left_out,
         diagnosis=diagnosis,
-        newest_taken=None if diagnosis is None else _taken(diagnosis),
+        newest_taken=None if diagnosis is None else taken(diagnosis),
         last=None if past is None else past.last,
         tries_again=again,
         succeeded=None if past is None else past.succeeded,
@@ -114,7 +114,8 @@ def _situation(
     )
 
 
-def _taken(diagnosis: Diagnosis) -> datetime | None:
+def taken(diagnosis: Diagnosis) -> datetime | None:
+    """Return when the newest point that restores was taken."""
     newest = diagnosis.newest
     for chain in diagnosis.facts.chains if newest is not None else ():
         stored = chain.find(newest.seq) if newest and chain.directory == newest.chain else None
@@ -164,11 +165,12 @@ def _line(situation: Situation, moment: Moment) -> VmStatusView:
         words=health_words(situation, moment.now),
         newest=None if newest is None else newest.name,
         newest_taken=situation.newest_taken,
-        current_as_of=None if diagnosis is None else _current(diagnosis),
+        current_as_of=None if diagnosis is None else current_as_of(diagnosis),
     )
 
 
-def _current(diagnosis: Diagnosis) -> datetime | None:
+def current_as_of(diagnosis: Diagnosis) -> datetime | None:
+    """Return until when the newest point of the live chain is known to be current."""
     chain: Chain | None = live_chain(diagnosis.facts.chains)
     current = None if chain is None or diagnosis.health is Health.UNKNOWN else chain.current
     return None if current is None else current.as_of
