@@ -36,6 +36,7 @@ _UNWANTED_STDLIB = (
     "curses",
     "dbm",
     "distutils",
+    "email/architecture.rst",
     "ensurepip",
     "idlelib",
     "lib2to3",

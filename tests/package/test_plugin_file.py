@@ -1,0 +1,223 @@
+"""The plugin's file, as Unraid reads it: installed, at boot, updated, removed, or not."""
+
+import hashlib
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from lxml import etree
+
+from build import documents, release
+from build.release import Publisher
+from tests.package.conftest import Built
+from tests.support.bare_root import BareRoot
+from tests.support.plugin_manager import InstallFailed, PluginManager
+
+PUBLISHER = Publisher(
+    author='A "B" & <C>',
+    project="https://example.org/vm-babysitter",
+    support="https://example.org/support?a=1&b=2",
+    plugin_url="https://example.org/vm-babysitter.plg",
+    package_url="https://example.org/releases/{version}",
+    template_url="https://example.org/vm-babysitter.xml",
+    icon_url="https://example.org/icon.png",
+)
+OLD, NEW = "2026.01.01", "2026.01.01a"
+_COMMAND = "usr/local/sbin/vm-babysitter"
+_RC = """#!/bin/bash
+echo "rc $1" >>/rc.log
+exit {code}
+"""
+
+
+@dataclass(frozen=True)
+class Released:
+    """A package as it is published; that of tests is small and has a scripted rc script."""
+
+    plg: Path
+    package: Path
+    url: str
+
+
+def released(folder: Path, version: str, rc_code: int = 0) -> Released:
+    tree = folder / f"tree-{version}"
+    for name, text in {
+        "etc/rc.d/rc.vm-babysitter": _RC.format(code=rc_code),
+        _COMMAND: f"#!/bin/bash\necho {version}\n",
+        "usr/local/emhttp/plugins/vm-babysitter/scripts/installed": "echo started >>/rc.log",
+        "usr/local/vm-babysitter/backend/x.py": "",
+        "install/doinst.sh": "",
+    }.items():
+        path = tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    package = folder / release.package_file(version)
+    subprocess.run(["tar", "-cJf", str(package), "-C", str(tree), "."], check=True)
+    digest = hashlib.sha256(package.read_bytes()).hexdigest()
+    rendered = documents.render(documents.Package(version, digest), PUBLISHER, "## Unreleased\n- x")
+    plg = folder / f"{version}.plg"
+    plg.write_text(rendered[documents.PLG])
+    url = f"https://example.org/releases/{version}/{package.name}"
+    return Released(plg, package, url)
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> PluginManager:
+    return PluginManager(BareRoot(tmp_path / "root"))
+
+
+@pytest.fixture
+def old(tmp_path: Path, manager: PluginManager) -> Released:
+    made = released(tmp_path, OLD)
+    manager.web[made.url] = made.package.read_bytes()
+    return made
+
+
+@pytest.fixture
+def new(tmp_path: Path, manager: PluginManager) -> Released:
+    made = released(tmp_path, NEW)
+    manager.web[made.url] = made.package.read_bytes()
+    return made
+
+
+def kept(manager: PluginManager) -> list[str]:
+    return sorted(path.name for path in manager.flash.iterdir())
+
+
+def log(manager: PluginManager) -> list[str]:
+    path = manager.bare.root / "rc.log"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def command_says(manager: PluginManager) -> str:
+    return manager.bare.call("/" + _COMMAND).strip()
+
+
+def test_it_is_installed_and_started_and_may_be_so_twice(
+    manager: PluginManager, old: Released
+) -> None:
+    manager.install(old.plg)
+    assert command_says(manager) == OLD
+    assert log(manager) == ["started"]
+    manager.install(old.plg)
+    assert manager.installed == [f"vm-babysitter-{OLD}-x86_64-1"]
+    assert log(manager) == ["started", "rc stop", "started"]
+    assert (manager.bare.root / "etc/rc.d").is_symlink()
+
+
+def test_at_boot_it_is_installed_from_the_flash_drive_without_a_network(
+    manager: PluginManager, old: Released
+) -> None:
+    manager.install(old.plg)
+    manager.web.clear()
+    manager.reboot()
+    manager.install(manager.bare.root / "boot/config/plugins/vm-babysitter.plg")
+    assert command_says(manager) == OLD
+
+
+def test_a_damaged_package_is_fetched_again_or_refused(
+    manager: PluginManager, old: Released
+) -> None:
+    manager.install(old.plg)
+    manager.reboot()
+    (manager.flash / old.package.name).write_bytes(b"damaged")
+    manager.install(old.plg)
+    assert command_says(manager) == OLD
+    manager.reboot()
+    (manager.flash / old.package.name).write_bytes(b"damaged")
+    manager.web.clear()
+    with pytest.raises(InstallFailed, match="download failure"):
+        manager.install(old.plg)
+
+
+def test_an_update_stops_the_daemon_and_leaves_one_package_and_the_settings(
+    manager: PluginManager, old: Released, new: Released
+) -> None:
+    manager.install(old.plg)
+    (manager.flash / "settings.json").write_text("{}")
+    manager.install(new.plg)
+    assert command_says(manager) == NEW
+    assert log(manager) == ["started", "rc stop", "started"]
+    assert manager.installed == [f"vm-babysitter-{NEW}-x86_64-1"]
+    assert kept(manager) == ["settings.json", new.package.name]
+
+
+def test_an_update_that_cannot_be_fetched_leaves_all_as_it_was(
+    manager: PluginManager, old: Released, new: Released
+) -> None:
+    manager.install(old.plg)
+    del manager.web[new.url]
+    with pytest.raises(InstallFailed):
+        manager.install(new.plg)
+    assert log(manager) == ["started"]  # and was never stopped
+    assert command_says(manager) == OLD
+    manager.reboot()
+    manager.web.clear()
+    manager.install(manager.bare.root / "boot/config/plugins/vm-babysitter.plg")
+    assert command_says(manager) == OLD
+
+
+def test_a_daemon_that_cannot_be_stopped_does_not_keep_an_update_from_being_made(
+    manager: PluginManager, new: Released, tmp_path: Path
+) -> None:
+    stuck = released(tmp_path, OLD, rc_code=1)
+    manager.web[stuck.url] = stuck.package.read_bytes()
+    manager.install(stuck.plg)
+    manager.install(new.plg)
+    assert command_says(manager) == NEW
+
+
+def test_removed_it_says_what_stays_and_leaves_only_the_settings(
+    manager: PluginManager, old: Released
+) -> None:
+    manager.install(old.plg)
+    (manager.flash / "settings.json").write_text("{}")
+    said = manager.remove()
+    assert "all backups" in said
+    assert "settings" in said
+    assert log(manager)[-1] == "rc stop"
+    assert kept(manager) == ["settings.json"]
+    assert manager.installed == []
+    for place in ("usr/local/vm-babysitter", "usr/local/emhttp/plugins/vm-babysitter"):
+        assert not (manager.bare.root / place).exists()
+
+
+def test_versions_grow_as_texts() -> None:
+    assert OLD < NEW < "2026.01.02"
+    assert release.moment(OLD) < release.moment(NEW) < release.moment("2026.01.02")
+
+
+def test_it_says_what_unraid_asks_of_it(built: Built) -> None:
+    root = etree.parse(built.document(documents.PLG)).getroot()
+    assert root.get("name") == "vm-babysitter"
+    assert root.get("min") == "7.0.0"
+    assert root.get("launch") == "Settings/VMBabysitter"
+    assert root.get("version") == release.version()
+    assert root.get("version") in (root.findtext("CHANGES") or "")
+    names = {attribute for file in root.iter("FILE") for attribute in file.attrib}
+    assert names <= {"Name", "Run", "Method"}  # they are case sensitive
+    digests = {file.findtext("SHA256") for file in root.iter("FILE")} - {None}
+    assert digests == {hashlib.sha256(built.package.read_bytes()).hexdigest()}
+
+
+def test_its_scripts_and_documents_are_well_formed(built: Built, tmp_path: Path) -> None:
+    for name in documents.NAMES:
+        subprocess.run(["xmllint", "--noout", str(built.document(name))], check=True)
+    root = etree.parse(built.document(documents.PLG)).getroot()
+    for number, text in enumerate(root.iterfind("FILE/INLINE")):
+        script = tmp_path / f"{number}.sh"
+        script.write_text("#!/bin/bash\n" + (text.text or ""))
+        subprocess.run(["shellcheck", str(script)], check=True)
+
+
+def test_names_of_publishers_may_hold_anything() -> None:
+    rendered = documents.render(documents.Package(OLD, "0" * 64), PUBLISHER, "## Unreleased\n- <b>")
+    root = etree.fromstring(rendered[documents.PLG].encode())
+    assert root.get("author") == PUBLISHER.author
+    assert root.get("support") == PUBLISHER.support
+    assert "- <b>" in (root.findtext("CHANGES") or "")
+    application = etree.fromstring(rendered[documents.APPLICATION].encode())
+    assert application.findtext("PluginURL") == root.get("pluginURL")
+    assert application.findtext("PluginAuthor") == PUBLISHER.author
