@@ -89,7 +89,7 @@ import pkgutil, importlib, sys, vm_babysitter
 names = [m.name for m in pkgutil.walk_packages(vm_babysitter.__path__, "vm_babysitter.")]
 for name in names:
     if not name.endswith("__main__"): importlib.import_module(name)
-import libvirt, libvirt_qemu, lxml.etree, zstandard, blake3, tzdata
+import libvirt, libvirt_qemu, lxml.etree, zstandard, blake3, tzdata, requests
 assert all(p.startswith("/{HOME}/") for p in sys.path), sys.path
 print(len(names))
 """
