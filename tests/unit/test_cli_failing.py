@@ -36,6 +36,7 @@ OF_THE_DAEMON: dict[str, list[str]] = {
     "schedules": [],
     "events": [],
     "autostart": ["list"],
+    "notify": ["test"],
     "settings": ["show"],
 }
 BY_ITSELF: dict[str, list[str]] = {"serve": [], "self-check": [], "completion": ["bash"]}
@@ -156,7 +157,8 @@ def test_programs_are_told_of_an_error_of_the_system(app: FakeApp, command: str)
 def test_programs_are_told_of_wrong_usage(app: FakeApp, command: str) -> None:
     arguments = (ARGUMENTS | OF_THE_DAEMON | BY_ITSELF)[command]
     error = app.json(command, *arguments, "--nonsense", code=2)["error"]
-    command = {"settings": "settings show", "autostart": "autostart list"}.get(command, command)
+    groups = {"settings": "settings show", "autostart": "autostart list", "notify": "notify test"}
+    command = groups.get(command, command)
     assert error["code"] == "usage"
     assert "--nonsense" in error["message"]
     assert f"{command} --help`" in error["hint"]
