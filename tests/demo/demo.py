@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from tests.support.vm import MIB, DiskSpec, TestVm, copy_content, kvm_works
 from vm_babysitter.lib.units import format_bytes, format_duration
 
 VM = 'My "VM" & co'
+OTHERS = ["router", "lost", "mail"]
 KIB = 1024
 FORMATS = {"vda": "qcow2", "vdb": "qcow2", "vdc": "raw"}
 _LIBVIRTS = re.compile(r"$|[-0-9]+ [.:+0-9]+: \d+: (info|warning|error) : ")
@@ -182,8 +184,12 @@ class Demo:
     def by_itself(self, vm: TestVm) -> None:
         title("The daemon: backups by schedule")
         say("`vm-babysitter serve` runs from here on, and the commands ask it.")
+        others = [self.small_vm(name) for name in OTHERS]
+        others[1].paths["vda"].unlink()
         with DemoDaemon(self.folder, self.libvirt.uri, self.environment()) as daemon:
+            self.in_order(daemon)
             self.ask(daemon, "settings", "set", "store.path", str(self.store))
+            daemon.call("settings", "set", "vms.ignored", json.dumps(OTHERS))
             every_minute = '[{"name": "every minute", "when": "* * * * *"}]'
             self.ask(daemon, "settings", "set", "schedules", every_minute)
             self.ask(daemon, "schedules")
@@ -195,6 +201,38 @@ class Demo:
             self.ask(daemon, "jobs", "--limit", "2")
             self.ask(daemon, "status")
             say(f"Told to end, it is gone after {format_duration(daemon.stop())}.")
+        for other in others:
+            with contextlib.suppress(FileNotFoundError, ConnectionError):
+                other.kill()
+            other.remove()
+
+    def small_vm(self, name: str) -> TestVm:
+        """Define a VM that is off."""
+        folder = self.folder / "disks" / name
+        folder.mkdir()
+        return TestVm(self.libvirt, folder, name, [DiskSpec(size=MIB)])
+
+    def in_order(self, daemon: DemoDaemon) -> None:
+        """Have VMs started in order; one waits for a port, and one has lost its image."""
+        say("VMs are started in order when the host has started, each once what it needs is there.")
+        router, lost, mail = OTHERS
+        with socket.socket() as service:
+            service.bind(("127.0.0.1", 0))
+            port = f"tcp:127.0.0.1:{service.getsockname()[1]}"
+            self.ask(daemon, "autostart", "set", router)
+            self.ask(daemon, "autostart", "set", lost, "--tries", "1")
+            self.ask(
+                daemon, "autostart", "set", mail, "--wait-for", f"vm:{router}", "--wait-for", port
+            )
+            self.ask(daemon, "autostart", "now")
+            daemon.wait_for(lambda: "nothing answers" in daemon.call("autostart", "list").stdout)
+            self.ask(daemon, "autostart", "list")
+            say("Now something answers at that port.")
+            service.listen()
+            daemon.wait_for(lambda: "is finished" in daemon.call("autostart", "list").stdout)
+        self.ask(daemon, "autostart", "list")
+        say("The VM that did not start is told of, once.")
+        self.ask(daemon, "events", "--limit", "1")
 
     def ask(self, daemon: DemoDaemon, *arguments: str) -> None:
         """Show a command that asks the daemon, and what it says."""
