@@ -17,13 +17,15 @@ class DemoDaemon:
     """A daemon of the demo's own; a context manager that ends it."""
 
     def __init__(self, folder: Path, uri: str, environment: Mapping[str, str]) -> None:
-        """``folder`` holds all that it keeps; ``uri`` is the libvirt it talks to."""
+        """``folder`` is made, for all that it keeps; ``uri`` is the libvirt it talks to."""
+        folder.mkdir()
         self.socket = folder / "api" / "api.socket"
         self._environment = environment
         state = folder / "state"
         state.mkdir()
         arguments = ["serve", "--settings", str(folder / "settings.json"), "--state", str(state)]
         arguments += ["--socket", str(self.socket), "--uri", uri, "--allow-ram-store"]
+        arguments += ["--runtime", str(folder / "run")]
         with (folder / "daemon.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "vm_babysitter", *arguments],
@@ -48,7 +50,7 @@ class DemoDaemon:
             check=False,
         )
 
-    def wait_for(self, happened: Callable[[], bool]) -> None:
+    def wait_for(self, happened: Callable[[], object]) -> None:
         """Wait for what is going to happen by itself."""
         deadline = time.monotonic() + _RUN_PATIENCE
         while not happened():
