@@ -1,6 +1,7 @@
 """The plugin's file, as Unraid reads it: installed, at boot, updated, removed, or not."""
 
 import hashlib
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,6 +183,28 @@ def test_removed_it_says_what_stays_and_leaves_only_the_settings(
     assert manager.installed == []
     for place in ("usr/local/vm-babysitter", "usr/local/emhttp/plugins/vm-babysitter"):
         assert not (manager.bare.root / place).exists()
+
+
+def test_the_package_itself_is_installed_from_the_flash_drive_and_removed_without_a_trace(
+    manager: PluginManager, built: Built
+) -> None:
+    def files() -> set[str]:
+        places = [p for p in manager.bare.root.glob("*") if p.name not in {"proc", "sys", "dev"}]
+        found = {f for place in places for f in place.rglob("*") if not f.is_dir()}
+        return {str(f.relative_to(manager.bare.root)) for f in found}
+
+    before = files()
+    manager.flash.mkdir()
+    shutil.copy(built.package, manager.flash)  # so no address is needed
+    for _ in range(2):
+        manager.install(built.document(documents.PLG))
+        assert "Usage: vm-babysitter" in manager.bare.call(f"/{_COMMAND}", "--help")
+        assert "does not run" in manager.bare.call(
+            "/bin/bash", "-c", "/etc/rc.d/rc.vm-babysitter status || [[ $? == 3 ]]"
+        )
+    said = manager.remove()
+    assert "vm-babysitter release --all" in said
+    assert {name for name in files() - before if not name.startswith("tmp/inline")} == set()
 
 
 def test_versions_grow_as_texts() -> None:

@@ -20,11 +20,16 @@ set -eu
 name=${{3##*/}}; name=${{name%.txz}}
 for old in /{_RECORDS}/*; do [[ -e $old ]] && rm "$old"; done
 tar --extract --keep-directory-symlink --file "$3" -C /
+tar --list --file "$3" | grep -v '/$' >/tmp/inline-list
 cd / && sh install/doinst.sh -install && rm -r install
-: >"/{_RECORDS}/$name"
+mv /tmp/inline-list "/{_RECORDS}/$name"
 """
 _REMOVEPKG = f"""#!/bin/bash
-rm "/{_RECORDS}/$1" && echo "$1" >>/removed
+set -eu
+cd /
+while read -r file; do rm -f "$file"; done <"/{_RECORDS}/$1"
+rm "/{_RECORDS}/$1"
+echo "$1" >>/removed
 """
 
 
@@ -45,7 +50,7 @@ class PluginManager:
             path = bare.root / "usr/bin" / name
             path.write_text(text)
             path.chmod(0o755)
-        for name in ("tar", "xz"):
+        for name in ("curl", "grep", "mv", "sleep", "stat", "tail", "tar", "timeout", "xz"):
             bare.have_program(name)
 
     @property
