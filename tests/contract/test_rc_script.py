@@ -110,6 +110,41 @@ def test_a_daemon_that_died_is_not_taken_for_one_that_runs(up: UnraidHost) -> No
     up.answers()
 
 
+def test_a_daemon_that_died_is_revived_and_told_of_once(up: UnraidHost) -> None:
+    assert up.rc("revive").said == ""
+    assert up.pid is None, "it was not started, so it has not died"
+    up.rc("start")
+    for told in (1, 1):
+        pid = up.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: up.rc("status").code == 3)
+        assert "has died, and is started again" in up.rc("revive").said
+        up.answers()
+        assert [line.count("had died") for line in up.said("notify")] == [1] * told
+        assert up.rc("revive").said == ""
+    os.kill(up.pid or 0, signal.SIGKILL)
+    up.array("Stopping")
+    until(lambda: up.rc("status").code == 3)
+    assert up.rc("revive").said == ""
+    assert up.pid is None
+    up.rc("stop")
+    up.array("Started")
+    assert up.rc("revive").said == ""
+    assert up.pid is None, "it was stopped, so it has not died"
+
+
+def test_cron_is_told_of_it_and_the_flash_drive_written_to_once(up: UnraidHost) -> None:
+    installed = "usr/local/emhttp/plugins/vm-babysitter/scripts/installed"
+    up.run(installed)
+    cron = up.config / "vm-babysitter.cron"
+    assert "rc.vm-babysitter revive" in cron.read_text()
+    before = cron.stat()
+    up.run(installed)
+    assert cron.stat().st_mtime_ns == before.st_mtime_ns
+    assert cron.stat().st_ino == before.st_ino
+
+
 def test_a_daemon_whose_number_is_lost_is_found(up: UnraidHost) -> None:
     up.rc("start")
     pid = up.pid
