@@ -104,14 +104,15 @@ def fetch_wheels(python: Path, lines: Sequence[str], folder: Path, *, exact: boo
 
 
 def _fetch_source(python: Path, line: str, folder: Path, *, exact: bool) -> None:
-    # pip insists on running the source's setup, which asks pkg-config for libvirt. Any answer does.
+    # pip insists on running the source's setup, with tools that it fetches for that. It asks
+    # pkg-config for libvirt; any answer does, since nothing is built.
     with tempfile.TemporaryDirectory() as scratch:
         listed = Path(scratch) / "requirements"
         listed.write_text(line)
         Path(scratch, "pkg-config").write_text("#!/bin/sh\necho /x-api.xml\n")
         Path(scratch, "pkg-config").chmod(0o755)
         strict = ("--require-hashes",) if exact else ()
-        command = (*_PIP, "download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation")
+        command = (*_PIP, "download", "--no-deps", "--no-binary", FROM_SOURCE)
         path = f"{scratch}:/usr/bin:/bin"
         run(python, *command, *strict, "-d", folder, "-r", listed, environment={"PATH": path})
 
