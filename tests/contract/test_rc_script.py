@@ -111,27 +111,31 @@ def test_a_daemon_that_died_is_not_taken_for_one_that_runs(up: UnraidHost) -> No
 
 
 def test_a_daemon_that_died_is_revived_and_told_of_once(up: UnraidHost) -> None:
-    assert up.rc("revive").said == ""
-    assert up.pid is None, "it was not started, so it has not died"
     up.rc("start")
-    for told in (1, 1):
-        pid = up.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        until(lambda: up.rc("status").code == 3)
+    for _ in range(2):
+        _kill(up)
         assert "has died, and is started again" in up.rc("revive").said
         up.answers()
-        assert [line.count("had died") for line in up.said("notify")] == [1] * told
+        assert [line.count("had died") for line in up.said("notify")] == [1]
         assert up.rc("revive").said == ""
-    os.kill(up.pid or 0, signal.SIGKILL)
-    up.array("Stopping")
-    until(lambda: up.rc("status").code == 3)
+
+
+def test_a_daemon_that_was_stopped_or_never_started_is_not_revived(up: UnraidHost) -> None:
     assert up.rc("revive").said == ""
-    assert up.pid is None
+    up.rc("start")
+    _kill(up)
+    up.array("Stopping")
+    assert up.rc("revive").said == ""
     up.rc("stop")
     up.array("Started")
     assert up.rc("revive").said == ""
-    assert up.pid is None, "it was stopped, so it has not died"
+    assert up.pid is None
+
+
+def _kill(host: UnraidHost) -> None:
+    assert host.pid is not None
+    os.kill(host.pid, signal.SIGKILL)
+    until(lambda: host.rc("status").code == 3)
 
 
 def test_cron_is_told_of_it_and_the_flash_drive_written_to_once(up: UnraidHost) -> None:

@@ -53,6 +53,9 @@ class Starts(FakeHypervisor):
         self.kill_at: tuple[str, str] | None = None
         self.disks_answer = threading.Event()
         self.disks_answer.set()
+        self.hangs = ""
+        """Whose start takes as long as the test."""
+        self.over = threading.Event()
 
     def vm(self, name: str) -> Vm:
         self.disks_answer.wait(30)
@@ -62,6 +65,8 @@ class Starts(FakeHypervisor):
         name = self.machines[uuid].name if uuid in self.machines else uuid
         if self.kill_at == (name, "before"):
             raise Ended
+        if self.hangs == name:
+            self.over.wait(30)
         if self.refuse.get(name, 0):
             self.refuse[name] -= 1
             raise REFUSED
@@ -508,6 +513,21 @@ def test_disks_that_do_not_answer_hold_up_nothing(house: House) -> None:
     house.run()
     house.host.disks_answer.set()
     assert house.host.order == ["vm0", "vm1", "vm2"]
+
+
+def test_a_start_that_hangs_does_not_keep_the_vms_after_it(house: House) -> None:
+    house.tools = replace(house.tools, start_seconds=0.05)
+    house.autostart = Autostart(house.tools, house, house._pause)
+    house.add("gpu")
+    house.add("router")
+    house.host.hangs = "gpu"
+    done = house.run()
+    assert house.host.order == ["router"]
+    assert house.marked(done) == {"gpu": "failed", "router": "done"}
+    (event,) = house.events
+    assert (event.subject, event.severity) == ("VM gpu did not start", Severity.ALERT)
+    assert "has been starting it for 0.05 seconds" in event.text
+    house.host.over.set()
 
 
 def test_a_bug_does_not_keep_vms_from_being_started(house: House) -> None:

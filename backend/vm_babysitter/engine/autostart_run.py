@@ -21,7 +21,7 @@ from vm_babysitter.domain.autostart import (
 from vm_babysitter.domain.errors import BabysitterError, HypervisorUnreachable, SystemFailed
 from vm_babysitter.domain.event import Event, Severity
 from vm_babysitter.engine.autostart_host import Host, ImageLook, OpenHypervisor
-from vm_babysitter.engine.left_behind import Asked
+from vm_babysitter.engine.left_behind import Asked, within
 from vm_babysitter.ports import Clock, Probes, RunMarks
 
 _log = logging.getLogger(__name__)
@@ -51,6 +51,8 @@ class AutostartTools:
     """What is waited for; outlives runs, so that whoever hangs is asked once."""
     look_seconds: float = 10.0
     """For a look at the images of one VM before its start."""
+    start_seconds: float = 120.0
+    """For one start: devices that are passed through, and huge memory, take long."""
 
 
 class Remembered:
@@ -232,9 +234,16 @@ class AutostartRun:
         if problem:
             _log.warning("VM %s: %s", entry.name, problem)
         try:
-            host.hypervisor.start(entry.uuid)
+            within(self._tools.start_seconds, lambda: self._start_alone(entry.uuid))
         except HypervisorUnreachable:
             raise
+        except TimeoutError:
+            reason = (
+                f"libvirt has been starting it for {self._tools.start_seconds:g} seconds, "
+                "and is not waited for any longer"
+            )
+            self._close(entry, Close(Mark.FAILED, reason))
+            return False
         except BabysitterError as error:
             _log.warning("VM %s did not start: %s", entry.name, error)
             reason = "; ".join(part for part in (problem, error.message) if part)
@@ -246,6 +255,11 @@ class AutostartRun:
         self.notes[entry.uuid] = f"started without what it waits for: {late[0]}" if late else ""
         self._marks.mark(entry.uuid, Mark.DONE)
         return False
+
+    def _start_alone(self, uuid: str) -> None:
+        """Over a connection of its own: if it hangs, the VMs that come after have their turn."""
+        with self._tools.open_hypervisor() as hypervisor:
+            hypervisor.start(uuid)
 
     def _close(self, entry: Entry, step: Close, tries: int = 0) -> None:
         # Told first: rather twice, if we are killed in between, than never.

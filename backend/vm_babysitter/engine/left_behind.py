@@ -8,6 +8,31 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """Return the answer of ``call``, or raise what it raises.
+
+    Raises:
+        TimeoutError: it takes longer than ``seconds``, and is left behind.
+    """
+    answers: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answers.append(call())
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="left behind", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not answers:
+        raise TimeoutError
+    return answers[0]
+
+
 class Asked(Generic[T]):
     """Answers of one kind, by what was asked."""
 
