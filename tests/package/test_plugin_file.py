@@ -160,6 +160,31 @@ def test_an_update_that_cannot_be_fetched_leaves_all_as_it_was(
     assert command_says(manager) == OLD
 
 
+@pytest.mark.parametrize("fetched", [1.0, 0.5])
+def test_an_update_that_a_power_cut_interrupts_can_be_made_again(
+    manager: PluginManager, old: Released, new: Released, fetched: float
+) -> None:
+    manager.install(old.plg)
+    content = new.package.read_bytes()
+    (manager.flash / new.package.name).write_bytes(content[: int(len(content) * fetched)])
+    manager.reboot()
+    manager.install(manager.bare.root / "boot/config/plugins/vm-babysitter.plg")
+    assert command_says(manager) == OLD
+    manager.install(new.plg)
+    assert command_says(manager) == NEW
+    assert kept(manager) == [new.package.name]
+
+
+def test_an_older_version_is_refused_and_changes_nothing(
+    manager: PluginManager, old: Released, new: Released
+) -> None:
+    manager.install(new.plg)
+    with pytest.raises(InstallFailed, match="older version"):
+        manager.install(old.plg)
+    assert command_says(manager) == NEW
+    assert log(manager) == ["started"]
+
+
 def test_a_daemon_that_cannot_be_stopped_does_not_keep_an_update_from_being_made(
     manager: PluginManager, new: Released, tmp_path: Path
 ) -> None:

@@ -50,7 +50,7 @@ class PluginManager:
             path = bare.root / "usr/bin" / name
             path.write_text(text)
             path.chmod(0o755)
-        for name in ("curl", "grep", "mv", "sleep", "stat", "tail", "tar", "timeout", "xz"):
+        for name in ("cmp", "curl", "grep", "mv", "sleep", "stat", "tail", "tar", "timeout", "xz"):
             bare.have_program(name)
 
     @property
@@ -65,8 +65,10 @@ class PluginManager:
 
     def install(self, plg: Path) -> None:
         """Install a plugin, or do so at boot. Raises InstallFailed."""
-        self._perform(plg, "install")
         kept = self.bare.root / _FLASH / "vm-babysitter.plg"
+        if plg != kept and kept.exists() and _version(plg) < _version(kept):
+            raise InstallFailed("not installing older version")
+        self._perform(plg, "install")
         if plg != kept:
             shutil.copy(plg, kept)
 
@@ -122,6 +124,10 @@ class PluginManager:
         path.write_bytes(self.web[url])
         if _sha256(path) != digest:
             raise InstallFailed(f"{url}: bad file SHA256")
+
+
+def _version(plg: Path) -> str:
+    return str(etree.parse(plg).getroot().get("version"))
 
 
 def _sha256(path: Path) -> str:
