@@ -598,3 +598,17 @@ def test_another_word_is_a_mistake(three: AutostartHost) -> None:
     done = three.run("start")
     assert done.returncode == 2
     assert "usage" in done.stderr
+
+
+def test_a_full_place_for_markers_keeps_no_vm_off(three: AutostartHost) -> None:
+    three.runtime.mkdir(exist_ok=True)
+    script = (
+        'mount -t tmpfs -o size=64k tmpfs "$VMB_RUNTIME" && mkdir "$VMB_RUNTIME/autostart" &&'
+        ' { head -c 1M /dev/zero >"$VMB_RUNTIME/fill"; exec "$0"; }'
+    )
+    environment = three.environment(VMB_RUNTIME=str(three.runtime))
+    command = ["unshare", "--mount", "bash", "-c", script, str(GUARD)]
+    subprocess.run(command, env=environment, check=True, timeout=60, stderr=subprocess.DEVNULL)
+    assert three.started() == [B, C, A]
+    [told] = three.told()
+    assert "Started: router, mail, db." in told.text
