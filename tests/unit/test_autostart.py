@@ -56,10 +56,16 @@ class Starts(FakeHypervisor):
         self.hangs = ""
         """Whose start takes as long as the test."""
         self.over = threading.Event()
+        self.answers = threading.Event()
+        self.answers.set()
 
     def vm(self, name: str) -> Vm:
         self.disks_answer.wait(30)
         return super().vm(name)
+
+    def outlines(self) -> tuple[Vm, ...]:
+        self.answers.wait(30)
+        return super().outlines()
 
     def start(self, uuid: str) -> None:
         name = self.machines[uuid].name if uuid in self.machines else uuid
@@ -528,6 +534,20 @@ def test_a_start_that_hangs_does_not_keep_the_vms_after_it(house: House) -> None
     assert (event.subject, event.severity) == ("VM gpu did not start", Severity.ALERT)
     assert "has been starting it for 0.05 seconds" in event.text
     house.host.over.set()
+
+
+def test_while_libvirt_does_not_answer_the_shell_script_may_go_on(house: House) -> None:
+    house.tools = replace(house.tools, silence_seconds=0.05)
+    house.autostart = Autostart(house.tools, house, house._pause)
+    house.add("router")
+    house.host.answers.clear()
+    assert house.autostart.begin("boot-1").state is RunState.RUNNING
+    eventually(lambda: house.autostart.progress_of("boot-1").state is RunState.BROKEN)
+    assert house.autostart.begin("boot-1").state is RunState.BROKEN
+    house.host.answers.set()
+    house.wait()
+    assert house.autostart.progress_of("boot-1").state is RunState.FINISHED
+    assert house.host.order == ["router"]
 
 
 def test_a_bug_does_not_keep_vms_from_being_started(house: House) -> None:

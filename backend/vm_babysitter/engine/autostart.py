@@ -27,7 +27,7 @@ class RunState(StrEnum):
     HELD = "held"
     """Nothing is started: the host is set so, or a device could not be prepared."""
     BROKEN = "broken"
-    """It cannot go on; after the start of the VM service a shell script does."""
+    """It does not go on, for now at least: then a shell script does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,9 @@ class Autostart:
         run = self._run
         assert run is not None  # noqa: S101 - callers have looked
         notes = {uuid: note for uuid, note in run.notes.copy().items() if note}
-        return Progress(run.run, self._state, self._begun, "", run.marks(), notes)
+        stuck = self._state is RunState.RUNNING and run.is_stuck()
+        state = RunState.BROKEN if stuck else self._state
+        return Progress(run.run, state, self._begun, "", run.marks(), notes)
 
     def _latest(self) -> RunRecord | None:
         try:

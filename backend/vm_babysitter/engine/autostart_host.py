@@ -14,7 +14,7 @@ from vm_babysitter.ports import Hypervisor, Probes
 OpenHypervisor = Callable[[], AbstractContextManager[Hypervisor]]
 """Connects to libvirt. Raises HypervisorUnreachable, HypervisorMissing, HypervisorError."""
 _log = logging.getLogger(__name__)
-_PROBE_SECONDS = 8.0
+PROBE_SECONDS = 8.0
 """For one look at what a VM waits for; an agent that is silent takes 5."""
 _LOOKS_SECONDS = 30.0
 """For all looks at images in a run."""
@@ -67,13 +67,13 @@ class Host:
             return self._asked.ask(
                 str(condition),
                 lambda: _of_agent(self.hypervisor.agent_missing(uuid), name),
-                _PROBE_SECONDS,
+                PROBE_SECONDS,
                 _SILENT.format(f"the guest agent of VM {name!r}"),
             )
         return self._asked.ask(
             str(condition),
             lambda: self._probes.unmet(condition),
-            _PROBE_SECONDS,
+            PROBE_SECONDS,
             _SILENT.format(condition.target),
         )
 

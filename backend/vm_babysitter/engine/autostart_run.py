@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from time import monotonic
 
 from vm_babysitter.domain.autostart import (
     Close,
@@ -20,7 +21,7 @@ from vm_babysitter.domain.autostart import (
 )
 from vm_babysitter.domain.errors import BabysitterError, HypervisorUnreachable, SystemFailed
 from vm_babysitter.domain.event import Event, Severity
-from vm_babysitter.engine.autostart_host import Host, ImageLook, OpenHypervisor
+from vm_babysitter.engine.autostart_host import PROBE_SECONDS, Host, ImageLook, OpenHypervisor
 from vm_babysitter.engine.left_behind import Asked, within
 from vm_babysitter.ports import Clock, Probes, RunMarks
 
@@ -53,6 +54,8 @@ class AutostartTools:
     """For a look at the images of one VM before its start."""
     start_seconds: float = 120.0
     """For one start: devices that are passed through, and huge memory, take long."""
+    silence_seconds: float = 60.0
+    """Without a look at all VMs, after which the run does not go on: then the script does."""
 
 
 class Remembered:
@@ -114,6 +117,14 @@ class AutostartRun:
         self._at = tools.clock.now()
         self._on: set[str] = set()
         self._wanted: frozenset[str] | None = None
+        self._goes_on_within(0)
+
+    def is_stuck(self) -> bool:
+        """Say whether it should have gone on by now: libvirt does not answer it, or never did."""
+        return monotonic() > self._due
+
+    def _goes_on_within(self, seconds: float) -> None:
+        self._due = monotonic() + seconds + self._tools.silence_seconds
 
     def marks(self) -> Mapping[str, Mark]:
         """Return what has become of each VM so far; safe for threads."""
@@ -141,6 +152,7 @@ class AutostartRun:
     def _follow(self, host: Host) -> bool:
         while True:
             host.refresh()
+            self._goes_on_within(0)
             marks = self._watch(host)
             entry = next_turn(self.entries, marks)
             if entry is None:
@@ -210,6 +222,7 @@ class AutostartRun:
         seen = host.seen(entry)
         step = next_step(turn, seen, None)
         if isinstance(step, Probe):
+            self._goes_on_within(PROBE_SECONDS * len(step.conditions))
             unmet = host.unmet(step.conditions)
             step = next_step(turn, seen, unmet)
             self.notes[entry.uuid] = "; ".join(unmet)
@@ -224,6 +237,7 @@ class AutostartRun:
 
     def _start(self, host: Host, turn: Turn, late: tuple[str, ...]) -> bool:
         entry = turn.entry
+        self._goes_on_within(self._tools.look_seconds + self._tools.start_seconds)
         problem = "" if turn.failures else self._look.problem(entry)
         if self._pause(0):
             return True
