@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 
@@ -278,3 +279,32 @@ def test_the_journal_may_be_a_new_one_meanwhile(bench: Bench) -> None:
     bench.rounds(1)
     assert bench.channel.told() == ["a", "b"]
     assert bench.journal.channels() == {"fake": NOW}
+
+
+def test_an_alert_does_not_wait_behind_hundreds_of_successes_for_the_summary(bench: Bench) -> None:
+    bench.policy = Policy("daily")
+    for number in range(501):
+        done = Event(bench.clock.now(), EventKind.JOB_DONE, Severity.NORMAL, f"{number}")
+        bench.journal.event(done)
+    bench.clock.advance(1)
+    bench.happens("it burns", severity=Severity.ALERT)
+    bench.rounds(1)
+    assert [m.subject for m in bench.channel.sent] == ["it burns"]
+
+
+def test_a_new_alert_is_not_given_up_with_the_old_events_of_its_message(bench: Bench) -> None:
+    bench.happens("a", "b", "c")
+    bench.clock.advance(2.9 * DAY)
+    bench.happens("it burns", severity=Severity.ALERT)
+    bench.channel.error = FAILS
+    bench.rounds(0)
+    bench.channel.error = None
+    bench.rounds(0.2 * DAY)
+    assert [m.subject for m in bench.channel.sent] == ["it burns"]
+
+
+def test_a_channel_switched_on_while_the_clock_was_ahead_tells_all_the_same(bench: Bench) -> None:
+    bench.journal.note_channel("fake", bench.clock.now() + timedelta(days=365))
+    bench.happens("a")
+    bench.rounds(1)
+    assert [m.subject for m in bench.channel.sent] == ["a"]

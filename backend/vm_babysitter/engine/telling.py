@@ -135,7 +135,7 @@ class Teller:
         if left and not self._finish(channel, left, policy):
             return
         now = self._clock.now()
-        events = self._journal.untold(self.name, self._from(now), _MANY)
+        events = self._untold(now)
         never = [e.key for e in events if when_told(e, policy) is When.NEVER]
         if never:
             self._journal.note_told(self.name, never)
@@ -167,7 +167,16 @@ class Teller:
 
     def _from(self, now: datetime) -> datetime:
         oldest = now - OLDEST
-        return oldest if self._since is None else max(self._since, oldest)
+        if self._since is None or self._since > now:  # the clock was ahead then
+            return oldest
+        return max(self._since, oldest)
+
+    def _untold(self, now: datetime) -> list[Event]:
+        """Return all that is untold: an alert may come after many that wait for a summary."""
+        limit = _MANY
+        while len(found := self._journal.untold(self.name, self._from(now), limit)) == limit:
+            limit *= 4
+        return found
 
     def _waits(self) -> bool:
         """Whether it is too early for another try; a clock that was set back shortens that."""
@@ -177,15 +186,18 @@ class Teller:
 
     def _finish(self, channel: Channel, left: Sequence[Event], policy: Policy) -> bool:
         """See to events that were being told: by a process that is gone, or in vain."""
-        old = of_age(left, self._clock.now())
-        if old:
-            _log.error("Given up telling by %s: %d events are too old now.", self.name, len(old))
-            self._journal.note_told(self.name, [event.key for event in left])
-            return True
         message = again(left, policy, self._jobs(left, policy))
         if channel.was_sent(message):
             self._told(message)
             return True
+        old = {event.key for event in of_age(left, self._clock.now())}
+        if old:
+            _log.error("Given up telling by %s: %d events are too old now.", self.name, len(old))
+            self._journal.note_told(self.name, old)
+            young = [event for event in left if event.key not in old]
+            if not young:
+                return True
+            message = again(young, policy, self._jobs(young, policy))
         return self._send(channel, message)
 
     def _send(self, channel: Channel, message: Message) -> bool:
