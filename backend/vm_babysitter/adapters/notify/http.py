@@ -35,16 +35,6 @@ def call(
     headers = {"User-Agent": "vm-babysitter", **({"Content-Type": kind} if kind else {})}
     host = _host(channel, url)
     try:
-        # Only where a user has set such a thing up: it takes 10 MB of memory.
-        import requests  # noqa: PLC0415
-    except ImportError as error:
-        raise NotifyRefused(channel, f"this installation lacks a part: {error}") from error
-    headers = {"User-Agent": "vm-babysitter", **({"Content-Type": kind} if kind else {})}
-    try:
-        host = urlsplit(url).hostname or "the address"
-    except ValueError as error:
-        raise NotifyRefused(channel, _NO_ADDRESS) from error
-    try:
         with requests.request(
             method,
             url,
