@@ -220,7 +220,7 @@ def build(
     stack.callback(pages.stop)
     timer = timer or _started_timer(clock, stack)
     configuration = Configuration(SettingsFile(options.settings))
-    ways = Ways(UnraidChannel(), WebhookChannel, HealthPinger)
+    ways = Ways(UnraidChannel(options.root), WebhookChannel, HealthPinger)
     notifier = Notifier(pages, configuration, journal, clock, lambda: host_zone().zone, ways)
     composition = _Composition(options, configuration, clock)
     guard = StoreGuard(configuration, find_store, room, clock)

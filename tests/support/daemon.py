@@ -151,6 +151,8 @@ class Files:
         self.state = folder / "state"
         self.store = folder / "store: \"1\", 'ü'"
         self.runtime = folder / "run"
+        self.root = folder / "root"
+        """Where Unraid's own files begin."""
         for path in (folder, self.state, self.store):
             path.mkdir(exist_ok=True)
         self.api = Api(folder / "api" / "api.socket")
@@ -158,7 +160,14 @@ class Files:
     def options(self, host: PrivateLibvirtd) -> ServeOptions:
         tpms = (host.root / "lib" / "swtpm",)
         return ServeOptions(
-            self.settings, self.state, self.api.socket, host.uri, self.runtime, True, tpms
+            self.settings,
+            self.state,
+            self.api.socket,
+            host.uri,
+            self.runtime,
+            True,
+            tpms,
+            root=self.root,
         )
 
     def write_settings(self, **sections: object) -> None:
@@ -190,7 +199,8 @@ class DaemonProcess(Files):
         """Start it, and wait until it is ready. Returns how many seconds that took."""
         begun = time.monotonic()
         names = [self.settings, self.state, self.api.socket, self.host.uri, self.runtime]
-        arguments = [*map(str, names), str(self.host.root / "lib" / "swtpm")]
+        names += [self.host.root / "lib" / "swtpm", self.root]
+        arguments = list(map(str, names))
         with self._printed.open("ab") as printed:
             self._process = start(
                 "tests.support.daemon", arguments, environment(), stdout=printed, stderr=printed
@@ -227,14 +237,12 @@ class DaemonHere(Files):
         self.host = host
         self.clock = clock
         self.machine: ThisHost | None = None
-        self.root = folder / "root"
-        """Where Unraid's own files begin."""
         self._stack = ExitStack()
 
     def start(self) -> None:
         """Start it, and wait until all backups were looked at."""
         self.timer = FakeTimer(self.clock)
-        options = replace(self.options(self.host), host=self.machine, root=self.root)
+        options = replace(self.options(self.host), host=self.machine)
         self.daemon, server = build(options, self.state, self._stack, self.clock, self.timer)
         server.start()
         self._stack.callback(server.stop)
@@ -319,9 +327,16 @@ def states(jobs: Sequence[Json]) -> list[str]:
 
 
 def main() -> int:
-    settings, state, socket, uri, runtime, tpms = sys.argv[1:]
+    settings, state, socket, uri, runtime, tpms, root = sys.argv[1:]
     options = ServeOptions(
-        Path(settings), Path(state), Path(socket), uri, Path(runtime), True, (Path(tpms),)
+        Path(settings),
+        Path(state),
+        Path(socket),
+        uri,
+        Path(runtime),
+        True,
+        (Path(tpms),),
+        root=Path(root),
     )
     return serve(options)
 
