@@ -8,6 +8,7 @@ it do nothing. Its exit status is 0 whatever it did.
 
 import getopt
 import os
+import shlex
 import stat
 import sys
 import time
@@ -24,8 +25,8 @@ def install(root: Path, before: str = "") -> Path:
     script.parent.mkdir(parents=True)
     for name in ("unread", "archive"):
         (root / "tmp/notifications" / name).mkdir(parents=True)
-    source = Path(__file__)
-    script.write_text(f'#!/bin/bash\n{before}\nexec {sys.executable} -S {source} {root} "$@"\n')
+    words = shlex.join([sys.executable, "-S", __file__, str(root)])
+    script.write_text(f'#!/bin/bash\n{before}\nexec {words} "$@"\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return script
 
