@@ -8,9 +8,9 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 # Always `python -m`: scripts of a venv break in folders whose path is long or has spaces.
 PYTHON := .venv/bin/python
 
-# As many tests at once as there are processors, four at most; one file's tests stay together,
+# As many tests at once as there are processors and one more, as some wait; four at most; one file's tests stay together,
 # because they share what is dear to start. `make test WORKERS=0` runs them one after another.
-WORKERS ?= $(shell n=$$(nproc); echo $$((n == 1 ? 0 : n < 4 ? n : 4)))
+WORKERS ?= $(shell n=$$(nproc); echo $$((n == 1 ? 0 : n < 4 ? n + 1 : 4)))
 PYTEST := $(PYTHON) -m pytest -q -ra -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 help: ## this list

@@ -1,6 +1,7 @@
 """Unraid's notifications: through a stand-in for its script, and through the script itself."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -137,7 +138,7 @@ def test_a_script_that_cannot_be_run_is_a_failure(root: Path) -> None:
 
 def test_a_script_that_hangs_is_ended_with_all_that_it_started(root: Path) -> None:
     child = root / "child"
-    stand_in.install(root, f"sleep 600 & echo $! > {child}; wait")
+    stand_in.install(root, f"sleep 600 & echo $! > {shlex.quote(str(child))}; wait")
     begun = time.monotonic()
     with pytest.raises(NotifyFailed, match="within 1 seconds"):
         UnraidChannel(root).send(message(), 1.0)
@@ -195,11 +196,13 @@ def test_a_process_that_is_killed_while_it_tells_has_it_told_exactly_once(
     root: Path, tmp_path: Path, moment: str, number: int
 ) -> None:
     """``before`` the script has kept the message, and ``after``: the script lives on in both."""
-    pause = "touch $0.began; sleep 1.5" if moment == "before" else ""
+    pause = 'touch "$0.began"; sleep 1.5' if moment == "before" else ""
     stand_in.install(root, pause)
     if moment == "after":
         agent = root / "agent"
-        agent.write_text(f"#!/bin/sh\ntouch {stand_in_script(root)}.began\nsleep 1\n")
+        agent.write_text(
+            f"#!/bin/sh\ntouch {shlex.quote(f'{stand_in_script(root)}.began')}\nsleep 1\n"
+        )
         agent.chmod(0o755)
     began = Path(f"{stand_in_script(root)}.began")
     subjects = [f"event {n}" for n in range(number)]

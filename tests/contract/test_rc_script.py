@@ -287,7 +287,7 @@ def test_the_array_stops_while_the_vm_service_still_does(up: UnraidHost) -> None
     waits = int((up.runtime / "after-libvirt.pid").read_text())
     up.array("Stopping")
     up.event("unmounting_disks")
-    until(lambda: not Path(f"/proc/{waits}").exists())
+    until(lambda: _read(Path(f"/proc/{waits}/cmdline")) == b"")  # nothing is left in a zombie's
     assert up.pid is None
 
 

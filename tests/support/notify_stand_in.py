@@ -86,7 +86,7 @@ def main(root: Path, arguments: list[str]) -> None:
         _write(folder / "unread" / name, {**fields, "link": given.get("-l", "")})
     agent = root / "agent"
     if os.access(agent, os.X_OK):
-        os.system(str(agent))  # noqa: S605
+        os.system(shlex.quote(str(agent)))  # noqa: S605
 
 
 def _write(path: Path, fields: dict[str, str]) -> None:
