@@ -291,6 +291,15 @@ def test_requests_that_come_at_once_are_answered_in_turn(path: Path) -> None:
         assert read_all(client).count(b"HTTP/1.1 200 OK") == 201
 
 
+def test_a_connection_on_which_nothing_came_is_not_closed(server: ApiServer, path: Path) -> None:
+    with connect(path) as client:
+        eventually(lambda: server._server.active_channels)
+        (channel,) = server._server.active_channels.values()
+        channel.handle_read()  # as where it has the number of one that was just closed
+        client.sendall(GET.replace(b"Host: x", b"Connection: close"))
+        assert b"200 OK" in read_all(client)
+
+
 @pytest.mark.usefixtures("server")
 def test_clients_that_leave_are_not_missed(services: FakeServices, path: Path) -> None:
     services.gate = threading.Event()

@@ -66,6 +66,20 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     error_task_class = ProblemTask
     begun = 0.0
 
+    def handle_read(self) -> None:
+        """Read what came, which may be nothing.
+
+        The number of a connection that was closed in this round of the loop may be ours by now, and
+        what was readable was that one; waitress would close ours, as one that fails.
+        """
+        try:
+            self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            pass  # which is waitress's to see
+        super().handle_read()
+
     def received(self, data: bytes) -> bool:
         """Take in what came."""
         before = self.request
