@@ -39,7 +39,8 @@ def marks(daemon: DaemonProcess) -> dict[str, str]:
 
 
 def finished(daemon: DaemonProcess) -> dict[str, str]:
-    until(lambda: daemon.api.get("/autostart")["run"]["state"] == "finished", daemon.log)
+    ended = lambda: daemon.api.get("/autostart")["run"]["state"] == "finished"  # noqa: E731
+    until(ended, daemon.log, seconds=60 + 3 * MANY)
     return marks(daemon)
 
 
