@@ -241,8 +241,11 @@ def test_pages_name_files_that_are_there(file: Path) -> None:
         assert (REPOSITORY / "webgui" / name).is_file(), name
 
 
-def test_what_comes_from_outside_is_never_markup() -> None:
-    script = (REPOSITORY / "webgui/js/page.js").read_text()
+@pytest.mark.parametrize(
+    "file", sorted((REPOSITORY / "webgui/js").iterdir()), ids=lambda file: file.name
+)
+def test_what_comes_from_outside_is_never_markup(file: Path) -> None:
+    script = file.read_text()
     assert not re.search(
         r"innerHTML|outerHTML|insertAdjacent|document\.write|\.html\(|eval\(", script
     )

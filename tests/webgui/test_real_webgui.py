@@ -28,7 +28,7 @@ base=http://127.0.0.1:$PORT bridge=/plugins/vm-babysitter/include/api.php
 ask() { curl -s -o /tmp/answer -w '%{http_code} ' "$@"; head -c 400 /tmp/answer; echo; }
 echo "page: $(curl -s "$base/Settings/VMBabysitter" | grep -c 'id="vmb"')"
 echo "settings: $(curl -s "$base/Settings" | grep -c 'vm-babysitter.png')"
-for file in css/page.css js/page.js images/vm-babysitter.png; do
+for file in css/page.css js/common.js js/settings.js js/page.js images/vm-babysitter.png; do
   echo "$file: $(ask "$base/plugins/vm-babysitter/$file" | head -c 3)"
 done
 echo "get: $(ask "$base$bridge?method=GET&path=/status" | head -c 3)"
@@ -70,7 +70,8 @@ def looked_at(checkout: Path, host: UnraidHost, bind: str) -> dict[str, str]:
 def test_the_page_is_served_and_the_token_is_asked_for(checkout: Path, host: UnraidHost) -> None:
     found = looked_at(checkout, host, f"{host.runtime}:/run/vm-babysitter")
     assert (found["page"], found["settings"]) == ("1", "1"), found
-    for file in ("css/page.css", "js/page.js", "images/vm-babysitter.png"):
+    scripts = (f"js/{name}.js" for name in ("common", "settings", "page"))
+    for file in ("css/page.css", *scripts, "images/vm-babysitter.png"):
         assert found[file] == "200"
     assert found["get"] == "405"
     assert (found["no token"], found["wrong"]) == ("0", "0")

@@ -94,4 +94,6 @@
     <p class="vmb-help vmb-version"></p>
   </section>
 </div>
+<script src="<?php autov('/plugins/vm-babysitter/js/common.js'); ?>"></script>
+<script src="<?php autov('/plugins/vm-babysitter/js/settings.js'); ?>"></script>
 <script src="<?php autov('/plugins/vm-babysitter/js/page.js'); ?>"></script>

@@ -1,16 +1,13 @@
-/* The page of VM Babysitter. All that comes from outside is put in as text, never as markup. */
+/* The page of VM Babysitter: the daemon, its VMs and its parts. */
 (function () {
   'use strict';
 
-  var root = document.getElementById('vmb');
-  var BRIDGE = root.dataset.bridge;
+  var vmb = window.VMBabysitter;
+  var ask = vmb.ask, words = vmb.words, find = vmb.find, make = vmb.make, empty = vmb.empty;
+  var show = vmb.show, moment = vmb.moment, checks = vmb.checks, sentence = vmb.sentence, icon = vmb.icon;
   var SOON = 2000;    // ms between two looks while something runs
   var LATER = 10000;  // and while nothing does
   var HEALTH = {good: 'green-text', repairable: 'orange-text', 'restore-only': 'orange-text', lost: 'red-text'};
-  var MARKS = {
-    ok: ['fa-check', 'green-text'], waits: ['fa-clock-o', ''],
-    warning: ['fa-exclamation-triangle', 'orange-text'], failed: ['fa-times', 'red-text']
-  };
   var STEPS = {
     'Looks at the disks': ['look', 'plan', 'measure', 'adopted'],
     'Prepares': ['mark', 'probe', 'save', 'begin', 'begun', 'freeze', 'frozen'],
@@ -20,98 +17,9 @@
   };
   var watched = {};   // UUIDs of VMs whose backup was asked for here
   var rows = {};      // what is shown of each VM: {said, row}; a row stays as long as it says the same
-  var loaded = null;  // the settings as they are on disk: {tag, settings}
-  var standard = [];  // the schedules that hold while the settings name none
   var timer = null;
   var looking = false;
   var again = false;
-
-  // -- asking ------------------------------------------------------------------------------------
-
-  function ask(method, path, body, match) {
-    var fields = new URLSearchParams();
-    fields.set('method', method);
-    fields.set('path', path);
-    if (body !== undefined) fields.set('body', JSON.stringify(body));
-    if (match) fields.set('if_match', match);
-    fields.set('csrf_token', typeof csrf_token === 'undefined' ? '' : csrf_token);
-    return fetch(BRIDGE, {method: 'POST', body: fields, credentials: 'same-origin', redirect: 'manual'})
-      .then(function (response) {
-        return response.text().then(function (text) {
-          var document_ = null;
-          try { document_ = JSON.parse(text); } catch (error) { /* told below */ }
-          if (document_ === null) {
-            throw problem('page', 'The web server does not serve this page any more, or you are logged out.',
-              'Load the page again.');
-          }
-          if (!response.ok) throw document_;
-          return document_;
-        });
-      }, function () {
-        throw problem('page', 'The server cannot be reached.', 'This page tries again by itself.');
-      });
-  }
-
-  function problem(code, detail, hint) { return {code: code, detail: detail, hint: hint, errors: []}; }
-
-  function words(wrong) {
-    return wrong && wrong.detail ? [wrong.detail, wrong.hint].filter(Boolean).join(' ') : String(wrong);
-  }
-
-  // -- small things of pages -----------------------------------------------------------------------
-
-  function find(selector) { return root.querySelector(selector); }
-
-  function make(tag, name, text) {
-    var element = document.createElement(tag);
-    if (name) element.className = name;
-    if (text !== undefined && text !== null) element.textContent = text;
-    return element;
-  }
-
-  function empty(element) { while (element.firstChild) element.removeChild(element.firstChild); }
-
-  function show(selector, shown) {
-    root.querySelectorAll(selector).forEach(function (each) { each.hidden = !shown; });
-  }
-
-  function icon(name, colour) {
-    var found = make('i', 'fa fa-fw ' + name + (colour ? ' ' + colour : ''));
-    found.setAttribute('aria-hidden', 'true');
-    return found;
-  }
-
-  function moment(text) {
-    var at = new Date(text);
-    var now = new Date();
-    var midnight = new Date(now.getFullYear(), now.getMonth(), now.getDate());
-    var days = Math.round((midnight - new Date(at.getFullYear(), at.getMonth(), at.getDate())) / 86400000);
-    var time = at.toLocaleTimeString([], {hour: '2-digit', minute: '2-digit'});
-    if (days === 0) return 'today ' + time;
-    if (days === 1) return 'yesterday ' + time;
-    if (days === -1) return 'tomorrow ' + time;
-    return at.toLocaleDateString([], {year: 'numeric', month: 'short', day: 'numeric'}) + ' ' + time;
-  }
-
-  function checks(list, parts) {
-    empty(list);
-    parts.forEach(function (part) {
-      var mark = MARKS[part.state] || MARKS.failed;
-      var line = make('li');
-      var text = make('span', '', part.text);
-      line.appendChild(icon(mark[0], mark[1]));
-      if (part.hint) text.appendChild(make('b', '', ' ' + part.hint));
-      line.appendChild(text);
-      list.appendChild(line);
-    });
-  }
-
-  function sentence(mark, colour, text) {
-    var line = find('.vmb-sentence');
-    empty(line);
-    line.appendChild(icon(mark, colour));
-    line.appendChild(document.createTextNode(text));
-  }
 
   // -- the daemon does not run -----------------------------------------------------------------------
 
@@ -277,166 +185,6 @@
     return live.length > 0;
   }
 
-  // -- settings --------------------------------------------------------------------------------------
-
-  var store = find('#vmb-store');
-  var often = find('#vmb-often');
-  var weekday = find('#vmb-weekday');
-  var time = find('#vmb-time');
-  var cron = find('#vmb-cron');
-
-  function backupSchedule(settings) {
-    return (settings.schedules || standard).find(function (each) { return (each.kind || 'backup') === 'backup'; });
-  }
-
-  function two(number) { return ('0' + number).slice(-2); }
-
-  function readWhen(schedule) {
-    if (!schedule || schedule.enabled === false) return {often: 'never'};
-    var found = /^\s*(\d{1,2})\s+(\d{1,2})\s+\*\s+\*\s+(\*|[0-7])\s*$/.exec(schedule.when);
-    if (schedule.when === '@daily' || schedule.when === '@midnight') return {often: 'day', time: '00:00'};
-    if (!found) return {often: 'cron', cron: schedule.when};
-    var at = two(found[2]) + ':' + two(found[1]);
-    if (found[3] === '*') return {often: 'day', time: at};
-    return {often: 'week', time: at, weekday: String(found[3] % 7)};
-  }
-
-  function when() {
-    var at = /^(\d\d):(\d\d)/.exec(time.value) || ['', '02', '00'];
-    var line = Number(at[2]) + ' ' + Number(at[1]) + ' * * ';
-    if (often.value === 'day') return line + '*';
-    if (often.value === 'week') return line + weekday.value;
-    return cron.value.trim();
-  }
-
-  function arrange() {
-    weekday.hidden = often.value !== 'week';
-    find('.vmb-at').hidden = often.value !== 'day' && often.value !== 'week';
-    cron.hidden = often.value !== 'cron';
-  }
-
-  function isChanged() {
-    return loaded !== null && JSON.stringify(edited()) !== JSON.stringify(loaded.settings);
-  }
-
-  function edited() {
-    var settings = JSON.parse(JSON.stringify(loaded.settings));
-    var path = store.value.trim();
-    path = path.length > 1 ? path.replace(/\/+$/, '') : path;
-    if (path !== ((settings.store || {}).path || '')) {
-      settings.store = Object.assign({}, settings.store, {path: path});
-    }
-    var was = readWhen(backupSchedule(settings));
-    var is = often.value === 'never' ? {often: 'never'} : readWhen({when: when()});
-    if (often.value === 'cron' && was.often === 'cron') is = {often: 'cron', cron: when()};
-    if (JSON.stringify(was) === JSON.stringify(is)) return settings;
-    settings.schedules = settings.schedules || JSON.parse(JSON.stringify(standard));
-    var schedule = backupSchedule(settings);
-    if (!schedule) {
-      schedule = {name: 'daily backup', kind: 'backup'};
-      settings.schedules.push(schedule);
-    }
-    if (is.often === 'never') {
-      schedule.enabled = false;
-    } else {
-      schedule.when = when();
-      if (schedule.enabled === false) schedule.enabled = true;
-    }
-    return settings;
-  }
-
-  function fill() {
-    var at = readWhen(backupSchedule(loaded.settings));
-    store.value = (loaded.settings.store || {}).path || '';
-    often.value = at.often;
-    if (at.time) time.value = at.time;
-    if (at.weekday) weekday.value = at.weekday;
-    if (at.cron) cron.value = at.cron;
-    root.classList.toggle('vmb-unset', !store.value);
-    arrange();
-    touched();
-  }
-
-  function touched() {
-    var changed = isChanged();
-    find('.vmb-apply').disabled = !changed;
-    find('.vmb-undo').disabled = !changed;
-    if (changed) find('.vmb-settings .vmb-said').textContent = '';
-  }
-
-  function showNext(schedules) {
-    var mine = schedules.filter(function (each) { return each.kind === 'backup'; });
-    var line = find('.vmb-next');
-    if (!mine.length) { line.textContent = ''; return; }
-    var text = mine[0].enabled ? mine[0].words : '';
-    if (text) text = text.charAt(0).toUpperCase() + text.slice(1) + '.';
-    if (text && mine[0].next) text += ' Next: ' + moment(mine[0].next) + '.';
-    if (mine[0].vms.length) text += ' For: ' + mine[0].vms.join(', ') + '.';
-    mine[0].warnings.forEach(function (each) { text += ' ' + each; });
-    if (mine.length > 1) text += ' There are ' + (mine.length - 1) + ' more: "vm-babysitter schedules" on a terminal.';
-    line.textContent = text.trim();
-  }
-
-  function complain(wrong) {
-    root.querySelectorAll('.vmb-wrong').forEach(function (each) { each.textContent = ''; });
-    if (!wrong) return;
-    var errors = wrong.errors && wrong.errors.length ? wrong.errors : null;
-    if (!errors) { find('.vmb-other').textContent = words(wrong); return; }
-    errors.forEach(function (error) {
-      var field = Array.from(root.querySelectorAll('[data-path]')).find(function (each) {
-        return error.path.indexOf(each.dataset.path) === 0;
-      });
-      var place = field ? field.querySelector('.vmb-wrong') : find('.vmb-other');
-      var value = error.value ? error.value + ' ' : '';
-      var text = field ? value + error.rule : error.path + ': ' + value + error.rule;
-      place.textContent += text + (/[.!]$/.test(text) ? ' ' : '. ') + (error.hint || '') + ' ';
-    });
-  }
-
-  function apply() {
-    var said = find('.vmb-settings .vmb-said');
-    said.textContent = 'Saving…';
-    find('.vmb-apply').disabled = true;
-    ask('POST', '/settings', edited(), '"' + loaded.tag + '"').then(function (found) {
-      loaded = found;
-      complain(null);
-      fill();
-      said.textContent = 'Saved.';
-      look();
-    }, function (wrong) {
-      said.textContent = '';
-      complain(wrong);
-      touched();
-      if (wrong.code === 'settings-changed') loadSettings();
-    });
-  }
-
-  function loadSettings(schedules) {
-    return ask('GET', '/settings').then(function (found) {
-      if (schedules && !found.settings.schedules) {
-        standard = schedules.map(function (each) {
-          return {name: each.name, when: each.when, kind: each.kind, vms: each.vms, enabled: each.enabled};
-        });
-      }
-      var unchanged = loaded === null || !isChanged();
-      if (loaded !== null && loaded.tag === found.tag) return;
-      loaded = found;
-      if (unchanged) fill();
-      else touched();
-    });
-  }
-
-  root.querySelectorAll('.vmb-settings input, .vmb-settings select').forEach(function (field) {
-    ['input', 'change'].forEach(function (event) {
-      field.addEventListener(event, function () { arrange(); if (loaded) touched(); });
-    });
-  });
-  find('.vmb-settings form').addEventListener('keydown', function (event) {
-    if (event.key === 'Enter' && event.target.tagName === 'INPUT' && isChanged()) apply();
-  });
-  find('.vmb-apply').addEventListener('click', apply);
-  find('.vmb-undo').addEventListener('click', function () { complain(null); fill(); });
-
   // -- the system ------------------------------------------------------------------------------------
 
   function showSystem(system) {
@@ -465,8 +213,8 @@
       return Promise.all([ask('GET', '/system'), ask('GET', '/schedules')]);
     }).then(function (found) {
       showSystem(found[0]);
-      showNext(found[1]);
-      return loadSettings(found[1]);
+      vmb.settings.showNext(found[1]);
+      return vmb.settings.load(found[1]);
     }).then(function () {
       show('.vmb-down', false);
       show('.vmb-up', true);
@@ -481,11 +229,6 @@
   }
 
   document.addEventListener('visibilitychange', function () { if (!document.hidden) look(); });
-  if (window.jQuery && jQuery.fn.fileTreeAttach) {
-    jQuery(store).fileTreeAttach(null, null, function (folder) {
-      store.value = folder;
-      store.dispatchEvent(new Event('change'));
-    });
-  }
+  vmb.look = look;
   look();
 })();
