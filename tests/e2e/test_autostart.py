@@ -40,7 +40,7 @@ def marks(daemon: DaemonProcess) -> dict[str, str]:
 
 def finished(daemon: DaemonProcess) -> dict[str, str]:
     ended = lambda: daemon.api.get("/autostart")["run"]["state"] == "finished"  # noqa: E731
-    until(ended, daemon.log, seconds=60 + 3 * MANY)
+    until(ended, daemon.log, seconds=60 + 6 * MANY)
     return marks(daemon)
 
 
@@ -100,6 +100,7 @@ def test_three_vms_in_order_with_waits_and_one_that_does_not_start(
         until(lambda: router.state == "running")
 
 
+@pytest.mark.timeout(120 + 6 * MANY)
 def test_killed_in_the_middle_the_next_daemon_goes_on(daemon: DaemonProcess, vm: VmFactory) -> None:
     names = [f"vm {number}" for number in range(MANY)]
     machines = [vm(name, disks=SMALL) for name in names]
