@@ -38,6 +38,10 @@ class BareRoot:
 
     def __init__(self, root: Path, libraries: Iterable[str] = ()) -> None:
         self.root = root
+        self.bound: tuple[Path, ...] = ()
+        """Folders of ours that all its commands see."""
+        self.environment: dict[str, str] = {}
+        """What all its commands are told besides."""
         for name in ("proc", "sys", "dev", "tmp", "run", "root", "boot", "usr/local/etc/rc.d"):
             (root / name).mkdir(parents=True)
         (root / "etc").mkdir()
@@ -85,7 +89,7 @@ class BareRoot:
     def argv(self, *command: str | Path, bound: Sequence[Path] = ()) -> list[str]:
         """What runs a command in there, as the same process, with folders of ours in place."""
         enter = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", _ENTER, "sh"]
-        places = [str(place) for place in bound]
+        places = [str(place) for place in (*self.bound, *bound)]
         return [*enter, str(self.root), *places, "--", *(str(word) for word in command)]
 
     def call(
@@ -98,7 +102,7 @@ class BareRoot:
         """Run a command in there, which must end with this status; returns what it printed."""
         done = subprocess.run(
             self.argv(*command, bound=bound),
-            env={**_ENVIRONMENT, **(environment or {})},
+            env={**_ENVIRONMENT, **self.environment, **(environment or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -115,7 +119,7 @@ class BareRoot:
         with printed.open("ab") as file:
             return subprocess.Popen(
                 self.argv(*command, bound=bound),
-                env=_ENVIRONMENT,
+                env={**_ENVIRONMENT, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,

@@ -203,6 +203,13 @@ def test_values_that_are_wrong_in_the_file_are_all_told(file: SettingsFile) -> N
     assert file.load().settings == Settings()
 
 
+def test_settings_of_a_newer_version_name_those_kept_from_before_it(file: SettingsFile) -> None:
+    write(file, {"version": 99})
+    file.path.with_name("settings.json.version-1").write_text("{}")
+    with pytest.raises(UnsupportedFormat, match=r"put settings\.json\.version-1, kept"):
+        file.load()
+
+
 def test_settings_of_a_newer_version_are_refused_and_never_overwritten(file: SettingsFile) -> None:
     write(file, {"version": 2, "log": {"files": "new words"}})
     before = file.path.read_bytes()

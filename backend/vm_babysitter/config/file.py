@@ -19,6 +19,7 @@ from vm_babysitter.domain.errors import (
     InvalidSettings,
     SettingsChanged,
     SettingsFailed,
+    UnsupportedFormat,
 )
 from vm_babysitter.lib.atomicfile import write_atomically
 
@@ -143,7 +144,14 @@ class SettingsFile:
         content = self._content()
         if content is None:
             return dict(_NEW)
-        return migrate(decode(content, str(self.path)), str(self.path))
+        try:
+            return migrate(decode(content, str(self.path)), str(self.path))
+        except UnsupportedFormat as error:
+            kept = self._kept(VERSION)
+            if not kept.exists():
+                raise
+            way_out = f", or put {kept.name}, kept beside it, in its place"
+            raise UnsupportedFormat(error.path, error.found, error.known, way_out) from error
 
     def _content(self) -> bytes | None:
         """Read the file; None if there is none."""
@@ -170,17 +178,28 @@ class SettingsFile:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            damaged = self._content() if old is None else None
-            if damaged is not None:
-                self._keep(damaged)
+            before = self._content()
+            if before is not None:
+                self._keep(before, damaged=old is None)
             write_atomically(self.path, encode(document))
         except OSError as error:
             raise SettingsFailed(str(self.path), error.strerror or str(error)) from error
 
-    def _keep(self, damaged: bytes) -> None:
-        """Keep what could not be read beside what takes its place."""
-        digest = blake3(damaged).hexdigest()[:8]
-        write_atomically(self.path.with_name(f"{self.path.name}.damaged-{digest}"), damaged)
+    def _keep(self, content: bytes, *, damaged: bool) -> None:
+        """Keep beside the new what could not be read, or what an older version reads."""
+        if damaged:
+            digest = blake3(content).hexdigest()[:8]
+            aside = self.path.with_name(f"{self.path.name}.damaged-{digest}")
+        else:
+            version = decode(content, str(self.path)).get("version")
+            if type(version) is not int or not 0 < version < VERSION:
+                return
+            aside = self._kept(version)
+        write_atomically(aside, content)
+
+    def _kept(self, version: int) -> Path:
+        """Return where settings of an older version are kept once they were rewritten."""
+        return self.path.with_name(f"{self.path.name}.version-{version}")
 
 
 def _moved(old: Document, new: Document) -> Document:

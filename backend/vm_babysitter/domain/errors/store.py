@@ -84,10 +84,13 @@ class UnsupportedFormat(BabysitterError):
     code: ClassVar[str] = "unsupported-format"
     exit_code: ClassVar[Exit] = Exit.INTEGRITY
     template: ClassVar[str] = "{path!r} has format {found}; this version reads up to {known}."
-    hint_template: ClassVar[str] = "Install a newer version of VM Babysitter. Nothing was changed."
+    hint_template: ClassVar[str] = (
+        "Install a newer version of VM Babysitter{way_out}. Nothing was changed."
+    )
     path: str
     found: int
     known: int
+    way_out: str = ""
 
 
 @dataclass(eq=False)
