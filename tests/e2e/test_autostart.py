@@ -87,7 +87,9 @@ def test_three_vms_in_order_with_waits_and_one_that_does_not_start(
         assert told(daemon) == ["VM broken did not start"]
         router.kill()
         assert begin(daemon)["state"] == "finished"  # the array start is told again
-        lines = (daemon.settings.parent / "autostart.tsv").read_text().splitlines()
+        copy = daemon.settings.parent / "autostart.tsv"
+        until(copy.exists)  # looked at every few seconds
+        lines = copy.read_text().splitlines()
         assert lines[0] == "# vm-babysitter autostart 1"
         assert lines[1:] == [
             f"{mail.uuid}\t1\tgröße",

@@ -7,7 +7,20 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-_PROGRAMS = ("bash", "cat", "chroot", "dirname", "env", "ln", "ls", "mkdir", "qemu-img", "rm", "sh")
+_PROGRAMS = (
+    "bash",
+    "cat",
+    "chroot",
+    "dirname",
+    "env",
+    "ln",
+    "ls",
+    "mkdir",
+    "qemu-img",
+    "rm",
+    "rmdir",
+    "sh",
+)
 _GLIBC = (
     "ld-linux-x86-64.so.2",
     "libc.so.6",

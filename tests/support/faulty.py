@@ -14,6 +14,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import translate
@@ -44,6 +45,8 @@ FILE_EVENTS = {
 
 IMPATIENT = 3.0
 """Seconds of silence after which QEMU counts as lost, where that is asked for."""
+_AWAKE = 0.1
+"""Seconds in which other threads learn of a signal that came while all stood still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,7 @@ def _act(fault: Fault) -> None:
     if fault.action == "fail":
         raise StoreFailed("/injected", f"injected {fault}")
     os.kill(os.getpid(), signal.SIGKILL if fault.action == "die" else signal.SIGSTOP)
+    time.sleep(_AWAKE)
 
 
 class Watched:
