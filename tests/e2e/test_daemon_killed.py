@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import DaemonProcess, in_care_of
+from tests.support.daemon import PATIENCE, DaemonProcess, in_care_of
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.world import World
 
@@ -62,7 +62,7 @@ def _one_kill(daemon: DaemonProcess, world: World, chance: random.Random) -> Non
     kept = {name for _, names in world.chains() for name in names}
     assert before <= kept, before - kept
     daemon.start()
-    daemon.api.idle()
+    daemon.api.idle(PATIENCE + 5 * len(before))  # all of them may be verified
     assert daemon.api.jobs("running") == []
     job = daemon.api.done("backup", world.vm.uuid)
     # Nobody has written meanwhile: all of these hold the same.

@@ -115,9 +115,9 @@ class Api:
         """Wait until a job is at a step."""
         until(lambda: self.job(number)["step"] == step, lambda: self.job(number))
 
-    def idle(self) -> None:
+    def idle(self, seconds: float = PATIENCE) -> None:
         """Wait until no job runs, and none is going to by itself now."""
-        until(lambda: not self._busy(), self.jobs)
+        until(lambda: not self._busy(), self.jobs, seconds)
 
     def _busy(self) -> bool:
         live = self.jobs("queued", "waiting", "running")
