@@ -71,7 +71,7 @@ IN_ROLLBACK = [
     die("os.remove", "*.attempt.json"),
     *soak(
         die("step", "roll back"),
-        die("call", "Reconciler.undo"),
+        die("call", "Reconciler.clear"),
         die("call", "LibvirtHypervisor.remove_bitmaps"),
         die("return", "LibvirtHypervisor.remove_bitmaps"),
         die("call", "Workspace.remove", 2),
