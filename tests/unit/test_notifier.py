@@ -76,6 +76,13 @@ def test_a_test_says_how_each_way_went(make: Make, channel: FakeChannel) -> None
     channel.error = NotifyFailed("unraid", "no paper")
     (found,) = stage.services.test_notify("unraid")
     assert (found.on, found.sent, "no paper" in found.text) == (True, False, True)
+    channel.error = RuntimeError("no way to https://hooks.example/private")
+    (found,) = stage.services.test_notify("unraid")
+    assert (found.sent, "RuntimeError" in found.text, "private" in str(found)) == (
+        False,
+        True,
+        False,
+    )
     channel.error, channel.absent = None, "this host has none"
     (found,) = stage.services.test_notify("unraid")
     assert (found.on, found.text) == (False, "this host has none")

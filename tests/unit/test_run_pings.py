@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.jobs import eventually, job, request, scheduled
-from vm_babysitter.domain.errors import BabysitterError, NotifyFailed, NotifyRefused
+from vm_babysitter.domain.errors import NotifyFailed, NotifyRefused
 from vm_babysitter.domain.job import Job, JobState, Origin, Result
 from vm_babysitter.engine.run_pings import RunPings
 
@@ -16,7 +16,7 @@ class FakePinger:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str]] = []
-        self.errors: list[BabysitterError] = []
+        self.errors: list[Exception] = []
 
     def ping(self, what: str, text: str, within: float) -> None:
         assert within > 0
@@ -67,6 +67,18 @@ def test_a_run_that_goes_well(bench: Bench) -> None:
     assert bench.pinger.told[1:] == [
         ("success", "2 went well.\nbackup of a: Sum of a.\nbackup of b: Sum of b.")
     ]
+
+
+def test_a_mistake_of_ours_is_said_without_the_address(bench: Bench) -> None:
+    bench.pinger.errors = [RuntimeError("no way to https://hc.example/private")]
+    bench.runs(1, JobState.DONE)
+    bench.pings.round()
+    assert bench.pinger.words() == ["success"]
+    bench.pinger.errors = [RuntimeError("no way to https://hc.example/private")]
+    bench.hears(2, JobState.QUEUED)
+    bench.pings.round()
+    assert "RuntimeError" in bench.pings.trouble
+    assert "private" not in bench.pings.trouble
 
 
 def test_a_failure_is_told_once_nothing_is_tried_again(bench: Bench) -> None:

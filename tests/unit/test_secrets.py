@@ -51,6 +51,16 @@ def test_what_is_none_is_left_as_it_is(line: str) -> None:
     assert Secrets().hide(line) == line
 
 
+def test_of_a_web_address_the_path_is_hidden_where_the_host_is_not_beside_it() -> None:
+    secrets = Secrets()
+    secrets.know(["https://hooks.example/services/T0/private?who=private2", "http://nas/x", "y/z"])
+    pool = "HTTPSConnectionPool(host='hooks.example', port=443): Max retries exceeded with url: "
+    hidden = secrets.hide(f"{pool}/services/T0/private?who=private2 (Caused by x), /x")
+    assert hidden == f"{pool}{HIDDEN}?{HIDDEN} (Caused by x), /x"
+    secrets.know(["http://[x/private", ""])
+    assert secrets.hide("/private") == "/private"
+
+
 def test_what_is_known_is_hidden_wherever_it_is() -> None:
     secrets = Secrets()
     secrets.know(["abcd", "abcdefgh", "x"])

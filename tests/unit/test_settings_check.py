@@ -476,6 +476,14 @@ def test_what_is_no_web_address(key: str, value: str) -> None:
     assert rule == "must be a web address, beginning with https:// or http://"
 
 
+@pytest.mark.parametrize("value", ["https://x/private y", f"https://x/private{'y' * 2000}"])
+def test_a_web_address_that_is_none_is_not_repeated(value: str) -> None:
+    """What is said of settings is kept, logged and sent to web hooks."""
+    checked = of(notify={"webhook": value})
+    assert [error.path for error in checked.errors] == ["notify.webhook"]
+    assert "private" not in str(checked.errors[0])
+
+
 @pytest.mark.parametrize(
     "value", ["", "http://nas:8080/x", "https://u:p@[fd00::1]/ü?a=b#c", "HTTPS://X.example"]
 )

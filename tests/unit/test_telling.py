@@ -184,9 +184,11 @@ def test_a_refusal_is_not_tried_again_and_holds_up_nothing(bench: Bench) -> None
 
 
 def test_a_mistake_of_ours_in_a_channel_is_a_failure_like_others(bench: Bench) -> None:
-    bench.channel.error = RuntimeError("oops")
+    bench.channel.error = RuntimeError("no way to https://hooks.example/private")
     bench.happens("a")
     bench.rounds(0)
+    assert "RuntimeError" in bench.teller.trouble
+    assert "private" not in bench.teller.trouble
     bench.channel.error = None
     bench.rounds(61)
     assert bench.channel.told() == ["a"]

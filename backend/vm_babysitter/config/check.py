@@ -1,7 +1,7 @@
 """Checks settings as they come: all that is wrong is found at once, and told in plain words."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 import msgspec
@@ -26,6 +26,8 @@ from vm_babysitter.config.shape import (
     words_of,
 )
 from vm_babysitter.lib.units import format_bytes
+
+_HIDDEN = "***"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,15 @@ class _Walk:
         self, kind: kinds.Type, raw: object, where: Where, default: object = MISSING
     ) -> object:
         """Check one value; return its stored form."""
-        found = described(kind)
+        found, first = described(kind), len(self.errors)
+        stored = self._judged(found, kind, raw, where, default)
+        if found.form is not None and found.form.secret:
+            self.errors[first:] = [replace(one, value=_HIDDEN) for one in self.errors[first:]]
+        return stored
+
+    def _judged(
+        self, found: Described, kind: kinds.Type, raw: object, where: Where, default: object
+    ) -> object:
         hint = _hint(found, default)
         if found.form is not None:
             try:

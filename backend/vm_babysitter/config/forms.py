@@ -157,7 +157,7 @@ def _judge_name(value: object) -> Iterator[Refusal]:
 
 
 DAY_TIME = Form(_DAY_TIME_WORDS, judge=_judge_day_time)
-WEB_ADDRESS = Form("a web address, or empty", judge=_judge_web_address)
+WEB_ADDRESS = Form("a web address, or empty", judge=_judge_web_address, secret=True)
 SIZE = Form(_SIZE_WORDS, read=_read_size, schema=_NUMBER_OR_TEXT)
 RATE = Form(_RATE_WORDS, read=_read_rate, judge=_judge_rate, schema=_NUMBER_OR_TEXT)
 SPACE = Form(_SPACE_WORDS, read=_read_space, judge=_judge_space)

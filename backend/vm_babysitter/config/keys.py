@@ -52,6 +52,8 @@ class Form:
     """Finds what is wrong with a value of JSON beyond its type; it may have a wrong type."""
     schema: Mapping[str, object] = field(default_factory=dict)
     """What the JSON schema says in addition; ``x-type`` in place of ``type``."""
+    secret: bool = False
+    """Whether the value is not repeated in what is said of it."""
 
 
 def about(  # noqa: PLR0913 - a setting has that many sides

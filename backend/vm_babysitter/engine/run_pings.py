@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from vm_babysitter.domain.errors import BabysitterError
+from vm_babysitter.domain.errors import BabysitterError, unthought_of
 from vm_babysitter.domain.job import ENDED, Job, JobState
 from vm_babysitter.ports import Pinger
 
@@ -116,6 +116,10 @@ class RunPings:
                 if not error.transient or number == _TRIES - 1:
                     _log.warning("%s", error)
                     return
+            except Exception as error:  # noqa: BLE001 - the next run is told all the same
+                _log.exception("Telling of a run failed in a way nobody thought of.")
+                self.trouble = str(unthought_of("health", error))
+                return
             else:
                 self.trouble = ""
                 return

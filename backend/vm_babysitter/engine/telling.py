@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from vm_babysitter.domain.errors import BabysitterError, NotifyFailed
+from vm_babysitter.domain.errors import BabysitterError, NotifyFailed, unthought_of
 from vm_babysitter.domain.event import Event
 from vm_babysitter.domain.job import ENDED, Job
 from vm_babysitter.domain.message import (
@@ -210,7 +210,7 @@ class Teller:
                 return self._failed(message, error, transient=error.transient)
         except Exception as error:  # noqa: BLE001 - a channel must not end the telling
             _log.exception("Sending by %s failed in a way nobody thought of.", self.name)
-            return self._failed(message, error, transient=True)
+            return self._failed(message, unthought_of(self.name, error), transient=True)
         self._told(message)
         return True
 

@@ -1,12 +1,13 @@
 """Users are told what has happened: the ways that the settings name, begun, ended and tried."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import time, tzinfo
 
 from vm_babysitter.config.sections.notify import Notify
-from vm_babysitter.domain.errors import BabysitterError, InvalidInput
+from vm_babysitter.domain.errors import BabysitterError, InvalidInput, unthought_of
 from vm_babysitter.domain.event import Event, Severity
 from vm_babysitter.domain.job import Job
 from vm_babysitter.domain.message import Message, Policy, single
@@ -16,6 +17,7 @@ from vm_babysitter.ports import Channel, Clock, Journal, Pinger, Publisher
 from vm_babysitter.service.configuration import Configuration
 from vm_babysitter.views import NotifyTestView
 
+_log = logging.getLogger(__name__)
 _TEST_SECONDS = 10.0
 """That each way is given for a try: somebody waits for it."""
 UNRAID, WEBHOOK, HEALTH = "unraid", "webhook", "health"
@@ -118,12 +120,11 @@ class Notifier:
         try:
             why_not = self._send_test(name)
         except BabysitterError as error:
-            text, hint = error.message, error.hint
-            found[name] = NotifyTestView(name, on=True, sent=False, text=text, hint=hint)
+            found[name] = _not_sent(name, error)
             return
         except Exception as error:  # noqa: BLE001 - it is told to the user
-            text = f"An error that nobody thought of: {error}"
-            found[name] = NotifyTestView(name, on=True, sent=False, text=text)
+            _log.exception("A test by %s failed in a way nobody thought of.", name)
+            found[name] = _not_sent(name, unthought_of(name, error))
             return
         if why_not:
             found[name] = NotifyTestView(name, on=False, sent=False, text=why_not)
@@ -172,3 +173,7 @@ class Notifier:
     def _changed(self) -> None:
         for teller in self._tellers.values():
             teller.settings_changed()
+
+
+def _not_sent(name: str, error: BabysitterError) -> NotifyTestView:
+    return NotifyTestView(name, on=True, sent=False, text=error.message, hint=error.hint)

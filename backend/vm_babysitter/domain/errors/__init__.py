@@ -41,6 +41,7 @@ from vm_babysitter.domain.errors.jobs import (
 from vm_babysitter.domain.errors.notify import (
     NotifyFailed,
     NotifyRefused,
+    unthought_of,
 )
 from vm_babysitter.domain.errors.settings import (
     InvalidSettings,
@@ -116,4 +117,5 @@ __all__ = [
     "VmNotFound",
     "VmStopped",
     "VmStuck",
+    "unthought_of",
 ]

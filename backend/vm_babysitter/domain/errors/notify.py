@@ -27,3 +27,9 @@ class NotifyRefused(NotifyFailed):
         "Correct it in the settings (notify); `vm-babysitter notify test` says whether it works."
     )
     transient: ClassVar[bool] = False
+
+
+def unthought_of(channel: str, error: Exception) -> NotifyFailed:
+    """Return what a user is told of a mistake of ours: its own words may hold a secret address."""
+    name = type(error).__name__
+    return NotifyFailed(channel, f"an error that nobody thought of ({name}); the log says more")
