@@ -193,7 +193,7 @@ def test_an_image_that_another_process_has_locked(small: World) -> None:
     assert "No change tracking was removed. Its restore points stay." in told.stdout
     assert "Warning: Disk vda: The disk image" in told.stdout
     assert "is busy: " in told.stdout
-    assert "Try again when it is finished." in told.stdout
+    assert "It can be done when that is finished." in told.stdout
     assert "vdb" not in told.stdout  # a raw disk has nothing of ours
     told = small.call("release", "--", small.vm.name)
     assert "Change tracking was removed from vda. Its restore points stay." in told.stdout

@@ -541,6 +541,6 @@ def test_release_says_what_was_removed_and_what_is_left(app: FakeApp) -> None:
     app.world.hypervisor.fail["remove_bitmaps"] = Busy("VM 'x'", "no lock")
     result = app.call("release", "--all")
     assert result.exit_code == 3
-    assert "Warning: Disk vda: VM 'x' is busy: no lock. Try again when it is" in result.stdout
+    assert "Warning: Disk vda: VM 'x' is busy: no lock. It can be done when" in result.stdout
     (found,) = app.json("release", "--all", code=3)
     assert (found["vm"], found["removed"], len(found["left"])) == (NAME, [], 1)

@@ -37,7 +37,7 @@ def test_a_vm_without_any_counts_from_the_start_and_zero_days_mean_never() -> No
 
 def test_what_only_a_person_can_do() -> None:
     told = needs_you(about(0), [], [PERSON])
-    assert told[0].text == "its disk is gone. Put it back."
+    assert told[0].text == "Its disk is gone. Put it back."
     assert needs_you(about(1), told, [PERSON]) == []
     assert len(needs_you(about(8), told, [PERSON])) == 1
     (over,) = needs_you(about(1), told, [])

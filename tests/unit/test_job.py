@@ -266,12 +266,12 @@ def test_the_end_of_a_job_is_told_as_it_matters() -> None:
     warned = finish(running, Outcome(Result.WARNINGS, "Done."), NOW)
     stopped = finish(running, Outcome(Result.CANCELLED, "Stopped."), NOW)
     assert told(ok) == (EventKind.JOB_DONE, Severity.NORMAL, "Done.")
-    assert told(warned, "A.", "B.") == (EventKind.JOB_DONE, Severity.WARNING, "Done.\nA.\nB.")
+    assert told(warned, "A.", "B.") == (EventKind.JOB_DONE, Severity.WARNING, "A.\nB.\nDone.")
     assert told(failed) == (EventKind.JOB_FAILED, Severity.ALERT, "It failed.\nDo y.")
     assert told(failed, again=True) == (
         EventKind.JOB_FAILED,
         Severity.WARNING,
-        "It failed.\nDo y.\nIt is tried again in 5 min 0 s.",
+        "It failed.\nDo y.\nIt is tried again in 5 min.",
     )
     assert told(stopped) == (EventKind.JOB_CANCELLED, Severity.NORMAL, "Stopped.")
     lost = told(interrupt(running, NOW), again=True)

@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.jobs import eventually, request
+from tests.support.jobs import eventually, job, request
 from vm_babysitter.domain.errors import BabysitterError
-from vm_babysitter.domain.job import JobKind, JobRequest
+from vm_babysitter.domain.job import JobKind, JobRequest, JobState
 from vm_babysitter.engine.gates import NO_ANSWER, Gates
-from vm_babysitter.engine.watchdog import Patience, Signs, Verdict, judge
+from vm_babysitter.engine.watchdog import Patience, Signs, Verdict, judge, stalled
 
 HOUR = 3600.0
 PATIENCE = Patience(
@@ -85,3 +85,17 @@ def test_the_first_gate_that_is_shut_tells() -> None:
     assert Gates([]).ask(request()) == ""
     gates = Gates([lambda _: "", lambda r: f"the disks of {r.vm_name}", lambda _: "more"])
     assert gates.ask(request("a")) == "the disks of a"
+
+
+@pytest.mark.parametrize(
+    ("kind", "then"),
+    [
+        (JobKind.BACKUP, "After 1 h of that it is ended, and you are told."),
+        (JobKind.RESTORE, "If it does not go on, `vm-babysitter cancel 7` ends it."),
+    ],
+)
+def test_what_is_said_of_a_job_that_does_not_get_on(kind: JobKind, then: str) -> None:
+    running = job(7, JobState.RUNNING, request=request("a", kind))
+    first, last = stalled(running, Patience()).splitlines()
+    assert first.startswith("Nothing has moved for 15 min (step: beginning). Look whether libvirt")
+    assert last == then

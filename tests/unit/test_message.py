@@ -7,8 +7,17 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.support.jobs import NOW, job, request
-from vm_babysitter.domain.event import Event, EventKind, Severity, end_events
-from vm_babysitter.domain.job import Job, JobKind, JobState, Origin, Outcome, Result, finish
+from vm_babysitter.domain.event import NOTHING_LEFT, Event, EventKind, Severity, end_events
+from vm_babysitter.domain.job import (
+    Job,
+    JobKind,
+    JobState,
+    Origin,
+    Outcome,
+    Result,
+    finish,
+    interrupt,
+)
 from vm_babysitter.domain.message import (
     Message,
     Policy,
@@ -71,16 +80,23 @@ def test_one_event_is_one_message_that_says_what_to_do() -> None:
     (told,) = end_events(finish(failed, outcome, NOW), (), None, NOW)
     (message,) = gathered(told, policy=Policy(zone=BERLIN))
     assert message.subject == "Backup of router failed"
-    assert message.text == "The disk is full."
+    assert message.text == "The disk is full. Free some space."
     assert message.severity is Severity.ALERT
     assert message.vm_name == "router"
     assert message.details.splitlines() == [
-        "The disk is full.",
-        "Free some space.",
         "It happened at 2026-11-24 03:15.",
         "Job 12: `vm-babysitter logs 12` says more.",
     ]
     assert (message.link, message.keys) == ("/Settings/VMBabysitter", (told.key,))
+
+
+def test_what_to_do_is_said_at_once_however_long_the_error_is() -> None:
+    """Where Unraid shows a message first there is no more of it than subject and text."""
+    (message,) = gathered(event("Failed", text=f"{'e' * 2000}\nmore\nFree some space."))
+    assert (len(message.text), message.text[-23:]) == (300, "… more Free some space.")
+    assert message.details.splitlines()[:3] == ["e" * 2000, "more", "Free some space."]
+    (message,) = gathered(event("Failed", text=f"e\n{'m' * 2000}"))
+    assert message.text == "e"
 
 
 def test_the_vm_is_named_where_the_subject_does_not() -> None:
@@ -92,7 +108,7 @@ def test_three_are_told_one_by_one_and_more_are_one_message() -> None:
     events = [event(f"warning {number}") for number in range(4)]
     assert len(gathered(*events[:3])) == 3
     (message,) = gathered(*events)
-    assert message.subject == "4 things have happened"
+    assert message.subject == "warning 0; warning 1; warning 2; and 1 more"
     assert message.text == "4 things have happened: 4 warnings."
     assert set(message.keys) == {each.key for each in events}
     assert all(each.subject in message.details for each in events)
@@ -123,7 +139,7 @@ def test_a_flood_of_hundreds_stays_readable_and_shows_each_alert() -> None:
 
 def test_odd_names_stay_on_one_line() -> None:
     (message,) = gathered(event("a\nb\tc", text="\n\n x \n\ny"))
-    assert (message.subject, message.text) == ("a b c", "x")
+    assert (message.subject, message.text) == ("a b c", "x y")
     (message,) = gathered(event("only"))
     assert message.text == "only"
 
@@ -167,7 +183,7 @@ def test_a_summary_says_what_failed_and_was_not_made_good() -> None:
         done(6, "old", NOW - 3 * 24 * HOUR),
     ]
     (message,) = gather([success("a")], Policy(), datetime(2026, 11, 24, 8, tzinfo=UTC), jobs)
-    assert message.subject == "2 backups, 1 verification good, but not all: b"
+    assert message.subject == "2 backups, 1 verification good; failed: b"
     assert message.text == (
         "2 backups, 1 verification went well (1 with warnings); 1 backup did not succeed."
     )
@@ -220,3 +236,47 @@ def test_what_was_interrupted_and_went_well_after_all_is_told() -> None:
     assert (told.kind, told.subject) == (EventKind.JOB_RESUMED, "Backup of a done after all")
     assert "An earlier try was interrupted or failed" in told.text
     assert ended(JobKind.BACKUP, Origin.SCHEDULE, Result.OK).kind == EventKind.JOB_DONE
+
+
+def test_warnings_come_before_what_went_well() -> None:
+    running = replace(job(1, JobState.RUNNING, vm="a"), started=NOW)
+    outcome = Outcome(Result.WARNINGS, "Made.", warnings=("Not frozen.",))
+    (told,) = end_events(finish(running, outcome, NOW), outcome.warnings, None, NOW)
+    assert told.subject == "Backup of a done, with warnings"
+    assert told.text == "Not frozen.\nMade."
+
+
+def test_the_subject_says_what_was_done_and_what_came_of_it() -> None:
+    def subject(kind: JobKind, outcome: Outcome) -> str:
+        running = replace(job(1, JobState.RUNNING, request=request("a", kind)), started=NOW)
+        (told,) = end_events(finish(running, outcome, NOW), (), None, NOW)
+        return told.subject
+
+    failed = Outcome(Result.FAILED, "x", code="store-failed")
+    assert subject(JobKind.VERIFY, failed) == "Verification of a failed"
+    damaged = Outcome(Result.FAILED, "x", code="point-damaged")
+    assert subject(JobKind.VERIFY, damaged) == "Verification of a found damage"
+    assert subject(JobKind.RESTORE, damaged) == "Restore of a failed"
+    assert subject(JobKind.CONVERT, Outcome(Result.OK, "x")) == "Conversion of a done"
+
+
+def test_that_nothing_can_be_restored_is_an_alert() -> None:
+    running = replace(job(1, JobState.RUNNING, request=request("a", JobKind.REPAIR)), started=NOW)
+    outcome = Outcome(Result.WARNINGS, "None.", code=NOTHING_LEFT, hint="Do so.")
+    (told,) = end_events(finish(running, outcome, NOW), (), None, NOW)
+    assert (told.severity, told.text) == (Severity.ALERT, "None.\nDo so.")
+
+
+def test_what_was_interrupted_and_is_not_done_again_says_so() -> None:
+    running = replace(job(1, JobState.RUNNING, request=request("a", JobKind.RESTORE)), started=NOW)
+    (told,) = end_events(interrupt(running, NOW), (), None, NOW)
+    assert "start it anew" in told.text
+    another = replace(running.request, not_before=NOW + timedelta(minutes=10))
+    (told,) = end_events(interrupt(running, NOW), (), another, NOW)
+    assert told.text.splitlines()[-1] == "It is tried again in 10 min."
+
+
+def test_a_vm_that_was_given_back_is_counted_in_the_summary() -> None:
+    given = replace(done(1, "a"), request=request("a", JobKind.RELEASE))
+    (message,) = gather([success("a")], Policy(), datetime(2026, 11, 24, 8, tzinfo=UTC), [given])
+    assert message.subject == "1 release, all good"

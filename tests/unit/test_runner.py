@@ -90,7 +90,7 @@ def test_a_job_is_run_and_its_end_is_kept(bench: Bench) -> None:
     ended = bench.wait_for(job, JobState.DONE)
     assert (ended.result, ended.summary, ended.point) == (Result.WARNINGS, "Made.", "x/000001")
     (event,) = bench.journal.events()
-    assert (event.severity, event.text) == (Severity.WARNING, "Made.\nA disk is odd.")
+    assert (event.severity, event.text) == (Severity.WARNING, "A disk is odd.\nMade.")
 
 
 def test_jobs_run_at_once_as_the_limits_allow_and_a_users_before_the_others(bench: Bench) -> None:
@@ -414,6 +414,7 @@ def test_a_job_that_does_not_end_is_given_up_and_its_vm_is_held(bench: Bench) ->
     assert bench.state(job) is JobState.FAILED
     released = [e for e in bench.journal.events() if e.kind == EventKind.JOB_RELEASED]
     assert [e.text for e in released] == ["It has ended after all: Done."]
+    assert released[0].subject == "Backup of a has ended after all"
 
 
 # -- stopping and starting -----------------------------------------------------------------

@@ -14,6 +14,7 @@ from tests.support.fakes.observer import RecordingObserver
 from tests.support.fakes.store_place import MARKED, FakeStorePlace
 from tests.support.settings import STORE, configured
 from vm_babysitter.domain.errors import CommandFailed, VmNotFound
+from vm_babysitter.domain.event import NOTHING_LEFT
 from vm_babysitter.domain.job import Job, JobKind, JobRequest, JobState, Origin, Outcome, Result
 from vm_babysitter.engine.app import App, Effort
 from vm_babysitter.engine.cancel import Cancel
@@ -175,6 +176,15 @@ def test_nothing_to_verify(stage: Stage) -> None:
 def test_repair(stage: Stage) -> None:
     stage.do(JobKind.BACKUP)
     assert stage.do(JobKind.REPAIR).result is Result.NOTHING
+
+
+def test_a_repair_that_finds_nothing_to_restore_says_what_to_do(stage: Stage) -> None:
+    stage.do(JobKind.BACKUP)
+    for image in stage.world.path.glob("*/*/*/vda.qcow2"):
+        image.unlink()
+    outcome = stage.do(JobKind.REPAIR)
+    assert (outcome.result, outcome.code) == (Result.WARNINGS, NOTHING_LEFT)
+    assert "Back up now" in outcome.hint
 
 
 def test_restore(stage: Stage) -> None:

@@ -40,7 +40,10 @@ def stale(about: Concern, told: Sequence[Event], days: int) -> list[Event]:
         since = (
             f"The newest is of {about.good:%Y-%m-%d %H:%M} UTC." if about.good else "There is none."
         )
-        hint = "See in the list of jobs what was in its way: `vm-babysitter jobs`."
+        hint = (
+            "`vm-babysitter jobs` lists what was in its way; `Back up now` on the page of VM "
+            "Babysitter tries it at once."
+        )
         subject = f"VM {about.name} has had no good restore point for {age.days} days"
         return [about.event(STALE, Severity.ALERT, (subject, f"{since}\n{hint}"), STALE)]
     if last is not None and last.kind == STALE:
@@ -58,10 +61,15 @@ def needs_you(about: Concern, told: Sequence[Event], findings: Sequence[Finding]
         same = last is not None and last.kind == NEEDS and last.code == code
         if same and last is not None and about.now - last.at < _AGAIN:
             return []
-        lines = [f"{finding.what.rstrip('.')}. {finding.way_out}".rstrip() for finding in mine]
+        lines = [_sentences(finding) for finding in mine]
         subject = f"The backups of {about.name} need you"
         return [about.event(NEEDS, Severity.ALERT, (subject, "\n".join(lines)), code)]
     if last is not None and last.kind == NEEDS:
         words = (f"The backups of {about.name} need you no more", "It was put right.")
         return [about.event(OVER, Severity.NORMAL, words)]
     return []
+
+
+def _sentences(finding: Finding) -> str:
+    what = finding.what.rstrip(".")
+    return f"{what[:1].upper()}{what[1:]}. {finding.way_out}".rstrip()

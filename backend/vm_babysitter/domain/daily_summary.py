@@ -6,13 +6,6 @@ from datetime import datetime
 
 from vm_babysitter.domain.job import Job, JobKind, JobState, Result
 
-_NAMES = {
-    JobKind.BACKUP: ("backup", "backups"),
-    JobKind.VERIFY: ("verification", "verifications"),
-    JobKind.REPAIR: ("repair", "repairs"),
-    JobKind.RESTORE: ("restore", "restores"),
-    JobKind.CONVERT: ("conversion", "conversions"),
-}
 _BAD = frozenset({JobState.FAILED, JobState.INTERRUPTED})
 _FEW = 3
 
@@ -65,7 +58,7 @@ def _subject(good: Sequence[Job], failed: Sequence[str]) -> str:
     if not failed:
         return f"{_counted(good)}, all good"
     names = ", ".join(failed[:_FEW]) + (" ..." if failed[_FEW:] else "")
-    return f"{_counted(good)} good, but not all: {names}"
+    return f"{_counted(good)} good; failed: {names}"
 
 
 def _text(good: Sequence[Job], bad: Sequence[Job], unchanged: int) -> str:
@@ -82,14 +75,14 @@ def _text(good: Sequence[Job], bad: Sequence[Job], unchanged: int) -> str:
 
 def _counted(jobs: Sequence[Job]) -> str:
     found = []
-    for kind, (one, many) in _NAMES.items():
+    for kind in JobKind:
         number = sum(job.request.kind is kind for job in jobs)
         if number:
-            found.append(f"{number} {one if number == 1 else many}")
+            found.append(f"{number} {kind.noun}{'' if number == 1 else 's'}")
     return ", ".join(found) or "No job"
 
 
 def _line(word: str, job: Job) -> str:
     request = job.request
     hint = f" {job.hint}" if word == "failed" and job.hint else ""
-    return f"{word}: {request.kind} of {request.vm_name}: {job.summary}{hint}"
+    return f"{word}: {request.kind.noun} of {request.vm_name}: {job.summary}{hint}"

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from vm_babysitter.domain.errors import PointDamaged
 from vm_babysitter.domain.job import Job, JobKind, JobRequest, JobState, Origin, Result
 from vm_babysitter.lib.keys import new_key
 from vm_babysitter.lib.units import format_duration
@@ -64,17 +65,28 @@ _KINDS = {
     JobState.CANCELLED: EventKind.JOB_CANCELLED,
     JobState.INTERRUPTED: EventKind.JOB_INTERRUPTED,
 }
+_WHAT = {
+    EventKind.JOB_STALLED: "does not get on",
+    EventKind.JOB_RELEASED: "has ended after all",
+}
+NOTHING_LEFT = "nothing-left"
+"""Code of a job that found that no restore point can be restored."""
 
 
 def job_event(kind: EventKind, severity: Severity, job: Job, at: datetime, text: str) -> Event:
     """Return an event about a job; its kind tells the rest of the subject."""
     request = job.request
-    what = kind.removeprefix("job-")
+    if kind is EventKind.JOB_DONE and job.result is Result.WARNINGS:
+        what = "done, with warnings"
+    elif request.kind is JobKind.VERIFY and job.code == PointDamaged.code:
+        what = "found damage"
+    else:
+        what = _WHAT.get(kind) or kind.removeprefix("job-")
     return Event(
         at=at,
         kind=kind,
         severity=severity,
-        subject=f"{request.kind.capitalize()} of {request.vm_name} {what}",
+        subject=f"{request.kind.noun.capitalize()} of {request.vm_name} {what}",
         text=text,
         vm_uuid=request.vm_uuid,
         vm_name=request.vm_name,
@@ -89,11 +101,13 @@ def end_events(
     """Return what is told about the end of a job.
 
     Nothing where there was nothing to do, and nothing where the user cancelled what had not
-    begun. A failure is an alert once nothing is tried again by itself.
+    begun. A failure is an alert once nothing is tried again by itself. What matters most comes
+    first: much of the time a user sees no more.
     """
     if job.result is Result.NOTHING or (job.state is JobState.CANCELLED and job.started is None):
         return ()
-    lines = [job.summary, *warnings, job.hint, _next_try(again, now)]
+    said = [*warnings, job.summary] if job.result is Result.WARNINGS else [job.summary, *warnings]
+    lines = [*said, job.hint, _next_try(job, again, now)]
     text = "\n".join(line for line in lines if line)
     event = job_event(_KINDS[job.state], _severity(job, again), job, now, text)
     if event.kind == EventKind.JOB_DONE and event.severity is Severity.NORMAL:
@@ -109,7 +123,7 @@ def _unasked(event: Event, job: Job) -> Event:
         text = f"{event.text}\nNothing is left for you to do."
         return replace(event, kind=EventKind.REPAIRED, subject=subject, text=text)
     if request.try_number > 1:
-        subject = f"{request.kind.capitalize()} of {name} done after all"
+        subject = f"{request.kind.noun.capitalize()} of {name} done after all"
         text = f"{event.text}\nAn earlier try was interrupted or failed; this one went well."
         return replace(event, kind=EventKind.JOB_RESUMED, subject=subject, text=text)
     return event
@@ -118,15 +132,21 @@ def _unasked(event: Event, job: Job) -> Event:
 def _severity(job: Job, again: JobRequest | None) -> Severity:
     if job.state is JobState.FAILED:
         return Severity.WARNING if again is not None else Severity.ALERT
+    if job.code == NOTHING_LEFT:
+        return Severity.ALERT
     if job.state is JobState.INTERRUPTED or job.result is Result.WARNINGS:
         return Severity.WARNING
     return Severity.NORMAL
 
 
-def _next_try(again: JobRequest | None, now: datetime) -> str:
+def _next_try(job: Job, again: JobRequest | None, now: datetime) -> str:
     if again is None:
-        return ""
+        interrupted = job.state is JobState.INTERRUPTED
+        return (
+            "It is not done again by itself: start it anew if you need it." if interrupted else ""
+        )
     wait = (again.not_before or now) - now
     if wait <= timedelta(0):
         return "It is done again."
-    return f"It is tried again in {format_duration(wait.total_seconds())}."
+    words = format_duration(wait.total_seconds()).removesuffix(" 0 s")
+    return f"It is tried again in {words}."

@@ -123,8 +123,8 @@ class Facts:
 
 
 STUCK = (
-    "QEMU has paused the VM because of a disk error, and it is not known to be for want of our "
-    "working space: once the disks that its images lie on have room and work, `virsh resume` has "
+    "QEMU has paused the VM because of a disk error, most likely for want of space: see to the "
+    "disks that its images lie on; then `Resume` on Unraid's page of VMs, or `virsh resume`, has "
     "it go on"
 )
 """What is said of a VM that nothing of ours has go on."""

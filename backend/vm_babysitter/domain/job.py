@@ -21,6 +21,21 @@ class JobKind(StrEnum):
     CONVERT = "convert"
     RELEASE = "release"
 
+    @property
+    def noun(self) -> str:
+        """What one is called."""
+        return _NOUNS[self]
+
+
+_NOUNS = {
+    JobKind.BACKUP: "backup",
+    JobKind.VERIFY: "verification",
+    JobKind.REPAIR: "repair",
+    JobKind.RESTORE: "restore",
+    JobKind.CONVERT: "conversion",
+    JobKind.RELEASE: "release",
+}
+
 
 class Origin(StrEnum):
     """Who wanted it."""
@@ -181,7 +196,9 @@ def cancelled(job: Job, now: datetime) -> Job:
 
 def interrupt(job: Job, now: datetime, summary: str = "") -> Job:
     """Return a running job as one that ended because the daemon did."""
-    words = summary or "The daemon ended while this ran; what it had begun is cleaned up."
+    words = (
+        summary or "VM Babysitter or the server went down meanwhile; what was begun is cleaned up."
+    )
     return transition(job, JobState.INTERRUPTED, finished=now, summary=words, code="interrupted")
 
 

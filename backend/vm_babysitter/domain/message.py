@@ -140,8 +140,9 @@ def _messages(events: Sequence[Event], policy: Policy) -> list[Message]:
 
 def single(event: Event, policy: Policy) -> Message:
     """Return the message of one event."""
-    first, *more = [line for line in event.text.splitlines() if line.strip()] or [""]
-    lines = [first, *more] if more else []
+    said = [line for line in event.text.splitlines() if line.strip()] or [event.subject]
+    text = _gist(said)
+    lines = [] if text == " ".join(" ".join(said).split()) else said
     if event.vm_name and event.vm_name not in event.subject:
         lines.insert(0, f"VM: {event.vm_name}")
     lines.append(f"It happened at {_local(event.at, policy)}.")
@@ -151,18 +152,30 @@ def single(event: Event, policy: Policy) -> Message:
         at=event.at,
         severity=event.severity,
         subject=one_line(event.subject, _LONGEST_LINE),
-        text=one_line(first or event.subject, _LONGEST_LINE),
+        text=text,
         details="\n".join(lines),
         vm_name=event.vm_name,
         events=(event,),
     )
 
 
+def _gist(lines: Sequence[str]) -> str:
+    """Return lines as one, with the last words, which say what to do, even if the first are cut.
+
+    Where a user sees a message first there is no room for more than that.
+    """
+    first, rest = lines[0], " ".join(" ".join(lines[1:]).split())
+    room = _LONGEST_LINE - len(rest) - 1
+    if rest and room >= _LONGEST_LINE // 2:
+        return f"{one_line(first, room)} {rest}"
+    return one_line(first, _LONGEST_LINE)
+
+
 def digest(events: Sequence[Event], policy: Policy) -> Message:
     """Return one message of many events: what matters most comes first, alerts in the subject."""
     ranked = sorted(events, key=lambda event: (_RANK[event.severity], event.at))
     worst = ranked[0].severity
-    alerts = [event for event in ranked if event.severity is Severity.ALERT]
+    most = [event for event in ranked if event.severity is worst]
     lines = [
         one_line(
             f"{_local(event.at, policy)}, {event.severity}: {event.subject}. {event.text}",
@@ -176,19 +189,19 @@ def digest(events: Sequence[Event], policy: Policy) -> Message:
     return Message(
         at=max(event.at for event in events),
         severity=worst,
-        subject=_digest_subject(len(events), alerts),
+        subject=_digest_subject(most),
         text=_counts(ranked),
         details="\n".join(lines),
         events=tuple(ranked),
     )
 
 
-def _digest_subject(number: int, alerts: Sequence[Event]) -> str:
-    if not alerts:
-        return f"{number} things have happened"
-    names = "; ".join(one_line(event.subject, 80) for event in alerts[:_FEW])
-    more = len(alerts) - _FEW
-    return f"{names}{f'; and {more} more that need you' if more > 0 else ''}"
+def _digest_subject(most: Sequence[Event]) -> str:
+    """Name some of those that matter most."""
+    names = "; ".join(one_line(event.subject, 80) for event in most[:_FEW])
+    more = len(most) - _FEW
+    need = " that need you" if most[0].severity is Severity.ALERT else ""
+    return f"{names}{f'; and {more} more{need}' if more > 0 else ''}"
 
 
 def _counts(ranked: Sequence[Event]) -> str:

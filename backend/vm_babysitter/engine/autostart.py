@@ -144,7 +144,7 @@ class Autostart:
     def _hold(self, run: str, reason: str) -> None:
         _log.warning("Autostart is held: %s", reason)
         if self._tools.wanted():
-            text = f"{reason}\nStart them by hand once the reason is gone, or with `autostart now`."
+            text = f"{reason}\nOnce the reason is gone, `vm-babysitter autostart now` starts them."
             subject, now = "VMs were not started", self._tools.clock.now()
             self._tools.tell(Event(now, "autostart-held", Severity.WARNING, subject, text))
         try:

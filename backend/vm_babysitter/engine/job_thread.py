@@ -21,7 +21,8 @@ STUCK = Outcome(
     Result.FAILED,
     "It was told to end and does not. Nothing else is done to this VM until it has ended.",
     code="job-stuck",
-    hint="Look at what its log names last; restarting the service ends it for sure.",
+    hint="Look whether the disk or share that its log names last answers. "
+    "`/etc/rc.d/rc.vm-babysitter restart` ends it for sure.",
 )
 _log = logging.getLogger(__name__)
 

@@ -131,7 +131,7 @@ def _result(ended: Mapping[tuple[str, str], Job]) -> tuple[str, str]:
     bad = [job for job in ended.values() if job.state not in _WELL]
     chosen = bad or list(ended.values())
     lines = [
-        f"{job.request.kind} of {job.request.vm_name}: {job.summary or job.state}"
+        f"{job.request.kind.noun} of {job.request.vm_name}: {job.summary or job.state}"
         for job in chosen[:_MOST_LINES]
     ]
     if bad:

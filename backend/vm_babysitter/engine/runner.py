@@ -20,7 +20,7 @@ from vm_babysitter.engine.job_thread import (
     perform,
     unthought_of,
 )
-from vm_babysitter.engine.watchdog import Patience, Verdict, judge
+from vm_babysitter.engine.watchdog import Patience, Verdict, judge, stalled
 from vm_babysitter.ports import Clock, JobLogs, Journal, Publisher
 
 STOP_SECONDS = 18.0
@@ -225,7 +225,7 @@ class Runner:
 
     def _warn(self, active: ActiveJob) -> None:
         job = active.progress.job
-        text = f"Nothing has moved for a while (step: {job.step or 'beginning'})."
+        text = stalled(job, self.patience)
         log.warning("%s", text, extra={"job": job.id})
         self._tell(job_event(EventKind.JOB_STALLED, Severity.WARNING, job, self._clock.now(), text))
 

@@ -299,7 +299,11 @@ class SteadyJournal:
             at=self._clock.now(),
             kind=kind,
             severity=severity,
-            subject="The journal cannot be used" if failed else "The journal works again",
-            text=str(error) if failed else "It was told what happened meanwhile.",
+            subject="The journal of jobs cannot be used"
+            if failed
+            else "The journal of jobs works again",
+            text=str(error)
+            if failed
+            else "What happened meanwhile is in it. Nothing is left to do.",
             code=error.code,
         )

@@ -5,7 +5,7 @@ from datetime import timedelta
 from enum import Enum, auto
 
 from vm_babysitter.domain.errors import BabysitterError, JobStalled
-from vm_babysitter.domain.job import JobKind
+from vm_babysitter.domain.job import Job, JobKind
 from vm_babysitter.engine.hooks import AFTER, BEFORE
 from vm_babysitter.lib.units import format_duration
 
@@ -59,3 +59,17 @@ def judge(signs: Signs, patience: Patience) -> Verdict | BabysitterError:
     if signs.quiet >= patience.end.total_seconds() and signs.kind in _ENDED_WHEN_STALLED:
         return JobStalled(format_duration(signs.quiet), signs.step or "beginning")
     return Verdict.WARN if signs.quiet >= patience.warn.total_seconds() else Verdict.FINE
+
+
+def stalled(job: Job, patience: Patience) -> str:
+    """Say of a job that it does not get on, and what comes of it."""
+    quiet = format_duration(patience.warn.total_seconds()).removesuffix(" 0 s")
+    longest = format_duration(patience.end.total_seconds()).removesuffix(" 0 min")
+    if job.request.kind in _ENDED_WHEN_STALLED:
+        then = f"After {longest} of that it is ended, and you are told."
+    else:
+        then = f"If it does not go on, `vm-babysitter cancel {job.id}` ends it."
+    return (
+        f"Nothing has moved for {quiet} (step: {job.step or 'beginning'}). Look whether libvirt, "
+        f"the VM, its disks and the backup folder answer.\n{then}"
+    )

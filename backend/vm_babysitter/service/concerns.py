@@ -54,7 +54,7 @@ def late(name: str, due_at: datetime, vms: int, now: datetime) -> Event | None:
     text = (
         f"It was due at {due_at:%Y-%m-%d %H:%M} UTC and could not begin: the server or VM "
         f"Babysitter was off, or libvirt or the settings were not in order. It "
-        f"begins now, for {vms} VMs. There is nothing for you to do."
+        f"begins now, for {vms} VM{'' if vms == 1 else 's'}. There is nothing for you to do."
     )
     subject = f"Schedule {name} was missed and is made up for"
     return Event(now, "schedule-missed", Severity.WARNING, subject, text)

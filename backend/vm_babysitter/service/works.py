@@ -11,6 +11,7 @@ from vm_babysitter.config.sections.hooks import Hook
 from vm_babysitter.config.selection import IGNORED, NOT_CHOSEN, selected
 from vm_babysitter.domain.diagnosis import Health
 from vm_babysitter.domain.errors import VmNotFound
+from vm_babysitter.domain.event import NOTHING_LEFT
 from vm_babysitter.domain.job import Job, JobKind, JobRequest, Origin, Outcome, Result
 from vm_babysitter.domain.repair_plan import RepairPolicy
 from vm_babysitter.engine.app import App, Effort
@@ -241,7 +242,8 @@ def _repaired(result: Repaired) -> Outcome:
     if health is Health.LOST:
         summary = "No restore point can be restored as a whole."
         summary += f" Done: {done}." if done else ""
-        return Outcome(Result.WARNINGS, summary, warnings=tuple(left))
+        hint = "The next backup begins a new series; `Back up now` makes one at once."
+        return Outcome(Result.WARNINGS, summary, warnings=tuple(left), code=NOTHING_LEFT, hint=hint)
     if not done and not left:
         return Outcome(Result.NOTHING, "Nothing was to be repaired.")
     summary = f"Done: {done}." if done else "Nothing could be repaired now."

@@ -42,7 +42,8 @@ class UnraidVmService:
             return ""
         if made < begun:
             return (
-                "Unraid has suppressed it, because a device for VMs could not be prepared (VFIO)."
+                "Unraid has suppressed it, because a device for VMs could not be prepared (VFIO); "
+                "see Tools, System Devices."
             )
         return ""
 

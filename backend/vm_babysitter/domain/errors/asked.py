@@ -34,7 +34,7 @@ class Busy(BabysitterError):
     code: ClassVar[str] = "busy"
     exit_code: ClassVar[Exit] = Exit.BUSY
     template: ClassVar[str] = "{what} is busy: {reason}."
-    hint_template: ClassVar[str] = "Try again when it is finished."
+    hint_template: ClassVar[str] = "It can be done when that is finished."
     transient: ClassVar[bool] = True
     what: str
     reason: str

@@ -52,7 +52,8 @@ class JournalFailed(BabysitterError):
     code: ClassVar[str] = "journal-failed"
     template: ClassVar[str] = "The journal {path!r} cannot be used: {reason}."
     hint_template: ClassVar[str] = (
-        "Backups go on; until this is put right, what they did is kept in memory only."
+        "See to the disk that it lies on, and its space. Backups go on; until this is put right, "
+        "what they did is kept in memory only."
     )
     transient: ClassVar[bool] = True
     path: str

@@ -45,7 +45,10 @@ class StoreFailed(BabysitterError):
 
     code: ClassVar[str] = "store-failed"
     template: ClassVar[str] = "Using {path!r} failed: {reason}."
-    hint_template: ClassVar[str] = "Earlier restore points are unharmed; the next backup goes on."
+    hint_template: ClassVar[str] = (
+        "See to its disk and the space there. Earlier restore points are unharmed; the next backup "
+        "goes on."
+    )
     path: str
     reason: str
 

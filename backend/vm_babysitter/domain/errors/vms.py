@@ -35,7 +35,9 @@ class VmStopped(BabysitterError):
 
     code: ClassVar[str] = "vm-stopped"
     template: ClassVar[str] = "VM {vm!r} was switched off or crashed during its backup."
-    hint_template: ClassVar[str] = "Earlier restore points are unharmed; back it up again."
+    hint_template: ClassVar[str] = (
+        "Earlier restore points are unharmed; another backup can be made."
+    )
     transient: ClassVar[bool] = True
     vm: str
 
@@ -47,7 +49,9 @@ class VmInUse(BabysitterError):
     code: ClassVar[str] = "vm-in-use"
     exit_code: ClassVar[Exit] = Exit.BUSY
     template: ClassVar[str] = "VM {vm!r}, which was off, came into use during its backup: {reason}."
-    hint_template: ClassVar[str] = "Earlier restore points are unharmed; back it up again."
+    hint_template: ClassVar[str] = (
+        "Earlier restore points are unharmed; another backup can be made."
+    )
     transient: ClassVar[bool] = True
     vm: str
     reason: str
@@ -104,7 +108,7 @@ class HypervisorUnreachable(BabysitterError):
 
     code: ClassVar[str] = "hypervisor-unreachable"
     template: ClassVar[str] = "libvirt cannot be reached at {uri!r}: {reason}."
-    hint_template: ClassVar[str] = "Is the VM service running?"
+    hint_template: ClassVar[str] = "Is the VM service on (Settings, VM Manager)?"
     transient: ClassVar[bool] = True
     uri: str
     reason: str
