@@ -112,7 +112,7 @@ def test_a_broken_file_of_settings_is_told_once_and_corrected_while_it_runs(
     stage.write(**SET_UP, schedules=schedules)
     stage.works.wait_for("house")  # what was missed meanwhile is made up for
     assert daemon.configuration.problem is None
-    assert stage.told() == ["settings-wrong", "schedule-missed"]
+    assert stage.told() == ["settings-wrong", "settings-right", "schedule-missed"]
 
 
 def test_schedules_go_on_as_they_were_while_the_file_is_broken(stage: DaemonStage) -> None:

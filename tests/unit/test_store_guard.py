@@ -78,7 +78,9 @@ def test_backups_wait_for_it_and_that_is_told_once(
     assert stage.guard.troubles() == ()
     stage.place.found = found
     assert stage.guard.hindrance()
-    assert stage.told() == [code, code]
+    assert stage.told() == [code, "store-back", code]
+    assert stage.events[1].severity is Severity.NORMAL
+    assert "\n" in stage.events[0].text, "there is something to do about it"
 
 
 def test_one_that_cannot_be_looked_at_is_told_once(file: Path) -> None:
@@ -168,8 +170,26 @@ def test_space_is_told_of_once_and_ends_by_itself(file: Path) -> None:
         assert stage.guard.lack_of_room().endswith(": 10 GiB have to be free")
     assert (stage.told(), stage.events[1].severity) == (["store-low", "store-full"], Severity.ALERT)
     stage.place.free = 500 * GIB
-    assert stage.guard.lack_of_room() == ""
+    assert [stage.guard.lack_of_room() for _ in range(2)] == ["", ""]
     assert stage.guard.troubles() == ()
+    assert stage.told() == ["store-low", "store-full", "store-room"]
+
+
+def test_space_that_goes_up_and_down_around_a_limit_is_told_of_once(file: Path) -> None:
+    stage = Stage(file)
+    for _ in range(3):
+        stage.place.free = int(9.9 * GIB)
+        assert stage.guard.lack_of_room()
+        stage.place.free = int(10.1 * GIB)
+        assert stage.guard.lack_of_room() == ""
+        assert stage.guard.troubles() == ("store-low",)
+    assert stage.told() == ["store-full", "store-low"]
+    stage.place.free = 12 * GIB
+    assert stage.guard.lack_of_room() == ""
+    assert stage.told() == ["store-full", "store-low", "store-room"]
+    stage.place.free = 9 * GIB
+    assert stage.guard.lack_of_room()
+    assert stage.told()[3:] == ["store-full"]
 
 
 def test_space_that_cannot_be_told(file: Path) -> None:

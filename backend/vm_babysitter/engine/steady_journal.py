@@ -14,6 +14,7 @@ from vm_babysitter.domain.outbox import NOTHING_NOTED, Outbox
 from vm_babysitter.engine.memory_journal import MemoryJournal, newest_first
 from vm_babysitter.ports import Clock, Journal
 
+_CAUGHT_UP = "What happened meanwhile is in it. Nothing is left to do."
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _MOST = 2000
@@ -299,11 +300,7 @@ class SteadyJournal:
             at=self._clock.now(),
             kind=kind,
             severity=severity,
-            subject="The journal of jobs cannot be used"
-            if failed
-            else "The journal of jobs works again",
-            text=str(error)
-            if failed
-            else "What happened meanwhile is in it. Nothing is left to do.",
+            subject=f"The journal of jobs {'cannot be used' if failed else 'works again'}",
+            text=error.lines if failed else _CAUGHT_UP,
             code=error.code,
         )

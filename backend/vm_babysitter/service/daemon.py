@@ -60,6 +60,8 @@ class Daemon:
         self.clock = outside.clock
         self.journal = outside.journal
         self.started = outside.clock.now()
+        self._settings_wrong = False
+        """Whether that was told."""
         self.ready = False
         self.zone = outside.host_zone()
         self.notifier = outside.notifier
@@ -157,7 +159,14 @@ class Daemon:
         if problem is not None:
             _log.error("%s", problem)
             subject, at = "The settings cannot be used", self.clock.now()
-            self.tell(Event(at, "settings-wrong", Severity.ALERT, subject, str(problem)))
+            self.tell(Event(at, "settings-wrong", Severity.ALERT, subject, problem.lines))
+        elif self._settings_wrong:
+            subject, text = (
+                "The settings can be used again",
+                "Schedules go on. Nothing is left to do.",
+            )
+            self.tell(Event(self.clock.now(), "settings-right", Severity.NORMAL, subject, text))
+        self._settings_wrong = problem is not None
 
     def _sync_schedules(self) -> None:
         settings = self.configuration.settings

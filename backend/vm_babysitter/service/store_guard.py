@@ -17,6 +17,17 @@ from vm_babysitter.service.configuration import Configuration
 Tell = Callable[[Event], None]
 _log = logging.getLogger(__name__)
 _GONE = ("store-away", "store-other", "store-failed")
+_BACK, _ROOM = "store-back", "store-room"
+_SLACK = 1.1
+"""How much more than the limit has to be free for want of space to be over: who writes there next
+to it would else be told of each time it is crossed."""
+_WAYS_OUT = {
+    "store-away": "Mount its disk, or choose another folder: Settings, VM Babysitter.",
+    "store-other": (
+        "Mount the right disk. If backups are to go to what lies there now, `vm-babysitter status` "
+        "says how."
+    ),
+}
 
 
 class StoreGuard:
@@ -37,7 +48,9 @@ class StoreGuard:
         self._clock = clock
         self._lock = threading.Lock()
         self._told: set[str] = set()
-        """Codes of what was told and is still so: it is told once."""
+        """Codes of what is so."""
+        self._open: set[str] = set()
+        """Codes of what was told, and of which was not said that it is over: it is told once."""
         self._about: Path | None = None
         """The folder that it was told of."""
 
@@ -57,15 +70,15 @@ class StoreGuard:
         try:
             found = standing(known.id, known.filesystem, self._find(path))
         except BabysitterError as error:
-            self._over(*(code for code in _GONE if code != "store-failed"))
+            self._gone_is("store-failed")
             subject = "The backup folder cannot be used"
-            self._once("store-failed", Severity.ALERT, subject, str(error))
+            self._once("store-failed", Severity.ALERT, subject, error.lines)
             return error.message.rstrip(".")
         reason = why_not(found, str(path))
         code = f"store-{found}" if reason else ""
-        self._over(*(other for other in _GONE if other != code))
+        self._gone_is(code)
         if reason:
-            words = f"{reason[0].upper()}{reason[1:]}. Backups wait for it."
+            words = f"{reason[0].upper()}{reason[1:]}. Backups wait for it.\n{_WAYS_OUT[code]}"
             self._once(code, Severity.ALERT, "The backup folder is not there", words)
         elif found is Standing.RENEWED:
             self._begin_anew(path)
@@ -93,7 +106,8 @@ class StoreGuard:
         """Take a folder that was emptied for a new one on the same file system, and tell so."""
         text = (
             f"{str(path)!r} has lost what marks it as the backup folder, as if somebody had "
-            "emptied it. Backups go on in it."
+            "emptied it. Backups go on in it.\nIf it was not you, look who did: what lay there "
+            "can be restored no more."
         )
         known = self._configuration.settings.store
         self._once("store-renewed", Severity.ALERT, "The backup folder was emptied", text)
@@ -103,7 +117,7 @@ class StoreGuard:
         except BabysitterError as error:
             _log.warning("That the backup folder was emptied was not noted: %s", error)
             return
-        self._over("store-renewed")
+        self._end("store-renewed")
 
     def lack_of_room(self) -> str:
         """Return that no backup begins for want of space, as a part of a sentence; else empty.
@@ -122,14 +136,22 @@ class StoreGuard:
         warn = space_in_bytes(space.warn_free, room.total)
         words = f"{str(path)!r} has {format_bytes(room.free)} free of {format_bytes(room.total)}."
         if room.free < stop:
-            text = f"{words} No backup begins until there are {format_bytes(stop)}."
+            text = (
+                f"{words} No backup begins until there are {format_bytes(stop)}.\nFree some space "
+                "there, or choose another folder: Settings, VM Babysitter."
+            )
             self._once("store-full", Severity.ALERT, "The backup folder is full", text)
             return f"space in the backup folder: {format_bytes(stop)} have to be free"
         self._over("store-full")
         if room.free < warn:
-            self._once("store-low", Severity.WARNING, "The backup folder fills up", words)
+            text = f"{words}\nFree some space there; below {format_bytes(stop)} no backup begins."
+            self._once("store-low", Severity.WARNING, "The backup folder fills up", text)
         else:
             self._over("store-low")
+        limits = {"store-full": stop, "store-low": warn}
+        if self._end(*(code for code, least in limits.items() if room.free >= least * _SLACK)):
+            subject = "The backup folder has room again"
+            self._event(_ROOM, Severity.NORMAL, subject, f"{words} Nothing is left to do.")
         return ""
 
     def troubles(self) -> tuple[str, ...]:
@@ -143,17 +165,34 @@ class StoreGuard:
             if path != self._about:
                 self._about = path
                 self._told.clear()
+                self._open.clear()
 
     def _once(self, code: str, severity: Severity, subject: str, text: str) -> None:
         with self._lock:
-            if code in self._told:
-                return
             self._told.add(code)
+            if code in self._open:
+                return
+            self._open.add(code)
         self._event(code, severity, subject, text)
 
     def _over(self, *codes: str) -> None:
         with self._lock:
             self._told -= set(codes)
+
+    def _end(self, *codes: str) -> bool:
+        """Have it told again if it comes again; return whether it was told of any of them."""
+        self._over(*codes)
+        with self._lock:
+            known = self._open & set(codes)
+            self._open -= known
+        return bool(known)
+
+    def _gone_is(self, code: str) -> None:
+        """Note for which reason the folder cannot be used, and tell if there is none any more."""
+        ended = self._end(*(other for other in _GONE if other != code))
+        if ended and not code:
+            text = f"Backups go on in {str(self.path)!r}. Nothing is left to do."
+            self._event(_BACK, Severity.NORMAL, "The backup folder can be used again", text)
 
     def _event(self, code: str, severity: Severity, subject: str, text: str) -> None:
         self.tell(Event(self._clock.now(), code, severity, subject, text, code=code))

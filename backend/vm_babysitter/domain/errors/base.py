@@ -43,5 +43,10 @@ class BabysitterError(Exception):
         """One sentence: what to do about it; empty where nothing is to be said."""
         return self.hint_template.format(**self.fields)
 
+    @property
+    def lines(self) -> str:
+        """Both, on lines of their own: neither is cut for the other."""
+        return f"{self.message}\n{self.hint}".strip()
+
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
