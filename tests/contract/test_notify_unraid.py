@@ -49,9 +49,9 @@ def test_a_message_arrives_with_all_it_says(root: Path) -> None:
     (found,) = stand_in.archived(root)
     assert found["event"] == "VM Babysitter"
     assert found["subject"] == "Backup of router failed"
-    assert found["description"] == "The disk is full."
+    assert found["description"] == "The disk is full. Free some space."
     assert found["importance"] == "alert"
-    assert found["message"].startswith("The disk is full.<br>Free some space.<br>It happened at")
+    assert found["message"].startswith("It happened at")
     (shown,) = stand_in.unread(root)
     assert shown["link"] == "/Settings/VMBabysitter"
     assert channel.was_sent(sent)
@@ -80,10 +80,19 @@ def test_odd_texts_arrive_as_one_line_without_html(root: Path) -> None:
     sent = message(ODD, text=ODD, vm_name=ODD)
     UnraidChannel(root).send(sent, 30)
     (found,) = stand_in.archived(root)
-    assert "(b)&amp;(/b) $(touch x) `y` = ; 猫 /n -e x" in found["subject"]
+    assert "(b)&amp,(/b) $(touch x) `y` : , 猫 /n -e x" in found["subject"]
     assert not {"<", '"', "\\"} & set(found["subject"] + found["description"])
     assert UnraidChannel(root).was_sent(sent)
     assert list(root.glob("x")) == []
+
+
+def test_nothing_of_what_is_shown_is_cut_by_those_who_read_it(root: Path) -> None:
+    """Before 7.2 the script writes no quotes: `notify get` ends at =, Unraid's API at ; and #."""
+    stand_in.install(root)
+    UnraidChannel(root).send(message("VM web #2; a=b", text="Full; x=y #1.\nDo so."), 30)
+    (found,) = stand_in.unread(root)
+    assert found["subject"] == "VM web \uff032, a:b"
+    assert found["description"] == "Full, x:y \uff031. Do so."
 
 
 def test_a_subject_that_begins_like_an_option_is_none(root: Path) -> None:
