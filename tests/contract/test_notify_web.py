@@ -121,6 +121,18 @@ def test_an_answer_that_never_ends_is_not_waited_for(server: Web, send: Send) ->
 
 
 @both
+def test_a_server_that_is_always_about_to_answer_is_given_up_in_time(
+    server: Web, send: Send
+) -> None:
+    server.drip = 0.1
+    begun = time.monotonic()
+    with pytest.raises(NotifyFailed, match="does not answer within") as caught:
+        send(server.url, 0.5)
+    assert time.monotonic() - begun < 10
+    assert caught.value.transient
+
+
+@both
 def test_where_nobody_listens(send: Send) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

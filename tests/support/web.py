@@ -3,9 +3,10 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 
 
 @dataclass
@@ -19,8 +20,16 @@ class Web:
     """Seconds before it answers."""
     trickle: bool = False
     """Whether its answer never ends."""
+    drip: float = 0.0
+    """Seconds between the lines of an answer that never gets past its first ones."""
     asked: list[tuple[str, str, str, bytes]] = field(default_factory=list)
     """Method, path, type and body."""
+
+
+def _drip(out: BufferedIOBase, seconds: float, over: threading.Event) -> None:
+    with suppress(OSError):  # who asked has gone
+        while not over.wait(seconds):
+            out.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 @contextmanager
@@ -35,6 +44,9 @@ def web() -> Iterator[Web]:
             kind = self.headers.get("Content-Type", "")
             state.asked.append((self.command, self.path, kind, body))
             over.wait(state.wait)
+            if state.drip:
+                _drip(self.wfile, state.drip, over)
+                return
             self.send_response(state.status)
             if state.location:
                 self.send_header("Location", state.location)

@@ -3,6 +3,7 @@
 from urllib.parse import urlsplit
 
 from vm_babysitter.domain.errors import NotifyFailed, NotifyRefused
+from vm_babysitter.engine import left_behind
 
 _NO_ADDRESS = "its address in the settings is no web address"
 _ALWAYS = frozenset({408, 425, 429})
@@ -33,18 +34,25 @@ def call(
     except ImportError as error:
         raise NotifyRefused(channel, f"this installation lacks a part: {error}") from error
     headers = {"User-Agent": "vm-babysitter", **({"Content-Type": kind} if kind else {})}
-    host = _host(channel, url)
-    try:
+    host, connecting = _host(channel, url), min(within, 10.0)
+
+    def ask() -> int:
         with requests.request(
             method,
             url,
             data=body or None,
             headers=headers,
-            timeout=(min(within, 10.0), within),
+            timeout=(connecting, within),
             allow_redirects=False,
             stream=True,  # what is answered is not read: it might never end
         ) as answer:
-            status = answer.status_code
+            return int(answer.status_code)
+
+    try:
+        # Its own limits are those of each line of an answer, of which there may be ever more.
+        status = left_behind.within(connecting + within, ask)
+    except TimeoutError as error:
+        raise NotifyFailed(channel, f"{host} does not answer within {within:g} s") from error
     except (
         requests.exceptions.InvalidURL,
         requests.exceptions.InvalidSchema,
