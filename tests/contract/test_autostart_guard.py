@@ -279,6 +279,16 @@ def test_one_vm_that_does_not_start(three: AutostartHost) -> None:
     assert "mail: no medium in /dev/x" in told.more
 
 
+def test_odd_names_and_reasons_are_told_as_one_line_without_html(host: AutostartHost) -> None:
+    host.vm(A, start="printf 'error: no <medium> in \\\\x\\n' >&2; exit 1")
+    host.write_list((A, 0, 'My "VM" <b>& co \\'))
+    host.run()
+    [told] = host.told()
+    assert told.subject == "VM My 'VM' (b)& co / did not start"
+    assert not set('<>"\\\n') & set(told.subject + told.text + told.more)
+    assert "by hand" in told.text
+
+
 def test_a_second_try_helps(three: AutostartHost) -> None:
     once = three.root / "once"
     three.vm(C, start=f"[[ -e {once} ]] || {{ touch {once}; echo 'error: busy' >&2; exit 1; }}")
@@ -374,7 +384,8 @@ def test_names_are_data(host: AutostartHost) -> None:
     host.write_list(*((uuid, 0, name) for uuid, name in names.items()))
     host.run()
     assert host.started() == [A, B, C]
-    assert f"Started: {', '.join(names.values())}." in host.told()[0].text
+    told = ", ".join(names.values()).translate(str.maketrans('"\\', "'/"))
+    assert f"Started: {told}." in host.told()[0].text
     assert not (host.root / "x").exists()
 
 
@@ -438,7 +449,7 @@ def test_vms_are_not_to_be_started(three: AutostartHost, line: str) -> None:
     assert three.calls() == []
     [told] = three.told()
     assert (told.severity, told.subject) == ("warning", "VMs were not started")
-    assert 'DISABLE="yes"' in told.text
+    assert "DISABLE='yes'" in told.text
 
 
 @pytest.mark.parametrize("line", ['DISABLE="no"\n', '#DISABLE="yes"\n', 'XDISABLE="yes"\n', ""])
