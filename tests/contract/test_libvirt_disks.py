@@ -203,8 +203,9 @@ def test_missing_image_makes_the_vm_not_eligible_by_name(
     vm = libvirtd_bench.vm(devices=[CASES["raw"][0].format(images)])
     vm.start()
     (images / "raw.img").rename(images / "gone")
-    with pytest.raises(VmNotEligible, match="sda"):
+    with pytest.raises(VmNotEligible, match="sda") as caught:
         check_eligible(libvirtd_bench.hypervisor.vm(vm.uuid))
+    assert str(images / "raw.img") in caught.value.hint
 
 
 @pytest.mark.parametrize("driver", [(), (("copy_on_read", "on"),), (("discard", "unmap"),)])

@@ -39,7 +39,12 @@ def check_eligible(vm: Vm) -> tuple[DiskVerdict, ...]:
     """Return the disks that a backup of this VM contains. Raises VmNotEligible."""
     for verdict in map(judge_disk, vm.disks):
         if verdict.verdict is Verdict.REFUSED:
-            raise VmNotEligible(vm.name, f"disk {verdict.disk.target}: {verdict.reason}")
+            raise VmNotEligible(
+                vm.name,
+                f"disk {verdict.disk.target}: {verdict.reason}",
+                f"See to it that {verdict.disk.source!r} is there and can be read, or take that "
+                "disk out of the VM.",
+            )
     disks = eligible_disks(vm)
     if not disks:
         raise VmNotEligible(
