@@ -254,6 +254,7 @@ def test_a_vm_that_libvirt_does_not_have_is_told_once(house: House) -> None:
     house.run()
     assert [event.subject for event in house.events] == ["VM gone did not start"]
     assert "no such VM" in house.events[0].text
+    assert "`vm-babysitter autostart set --remove gone`" in house.events[0].text
     assert house.host.order == ["mail"]
 
 

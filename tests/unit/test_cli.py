@@ -104,7 +104,7 @@ def test_a_limit_that_is_no_sensible_rate_is_refused(app: FakeApp, limit: str) -
 def test_without_a_daemon_and_without_standalone_there_is_nobody_to_talk_to(app: FakeApp) -> None:
     result = app.call("--socket", "/nowhere/x", "vms", standalone=False)
     assert (result.exit_code, result.stdout) == (20, "")
-    assert "Start the service" in result.stderr
+    assert "rc.vm-babysitter start" in result.stderr
     assert "--standalone" in result.stderr
 
 

@@ -117,6 +117,9 @@ class Mark(StrEnum):
     """Somebody switched it off meanwhile: it stays off."""
 
 
+NO_SUCH_VM = "libvirt has no such VM"
+
+
 class Seen(StrEnum):
     """How a VM was seen just now."""
 
@@ -193,7 +196,7 @@ def next_step(turn: Turn, seen: Seen, unmet: tuple[str, ...] | None) -> Step:
     if seen is Seen.ON:
         return Close(Mark.DONE)
     if seen is Seen.GONE:
-        return Close(Mark.FAILED, "libvirt has no such VM")
+        return Close(Mark.FAILED, NO_SUCH_VM)
     if turn.failures:
         return _after_failure(turn)
     if turn.mark is Mark.BEGUN:  # its waits were over when somebody died at the start

@@ -1,12 +1,14 @@
 """One run of the autostart: all VMs of the list, in order, each once."""
 
 import logging
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from time import monotonic
 
 from vm_babysitter.domain.autostart import (
+    NO_SUCH_VM,
     Close,
     Entry,
     Mark,
@@ -296,12 +298,19 @@ def _passed(before: datetime, now: datetime) -> float:
     return min(_JUMP, max(0.0, (now - before).total_seconds()))
 
 
+def _way_out(entry: Entry, reason: str) -> str:
+    if reason == NO_SUCH_VM:
+        command = f"vm-babysitter autostart set --remove {shlex.quote(entry.name)}"
+        return f"If it is gone for good, `{command}` takes it off the list."
+    return "Correct the reason and start it by hand."
+
+
 def _event(entry: Entry, step: Close, tries: int, now: datetime) -> Event | None:
     if step.mark is Mark.FAILED:
         times = f" It was tried {tries} times." if tries > 1 else ""
         text = (
             f"{step.reason.rstrip('.')}.{times}\n"
-            "The VMs after it in the autostart list go on. Correct the reason and start it by hand."
+            f"The VMs after it in the autostart list go on. {_way_out(entry, step.reason)}"
         )
         subject, kind, severity = "did not start", "autostart-failed", Severity.ALERT
     elif step.mark is Mark.SKIPPED:

@@ -58,7 +58,7 @@ class DaemonMissing(BabysitterError):
     exit_code: ClassVar[Exit] = Exit.UNREACHABLE
     template: ClassVar[str] = "The daemon does not answer: {reason}."
     hint_template: ClassVar[str] = (
-        "Start the service, or have the work done without it: `vm-babysitter --standalone …`, with "
-        "the option first."
+        "Start it (Settings, VM Babysitter, or `/etc/rc.d/rc.vm-babysitter start`), or have the "
+        "work done without it: `vm-babysitter --standalone …`, with the option first."
     )
     reason: str
