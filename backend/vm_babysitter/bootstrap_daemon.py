@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from vm_babysitter.adapters.autostart_copy import CopyFile
@@ -65,6 +66,8 @@ from vm_babysitter.service.works import Works
 _log = logging.getLogger(__name__)
 _END_SECONDS = 19.5
 """From the signal to the end of the process, whatever hangs: the host is waiting."""
+_DISKS_COME_WITHIN = timedelta(minutes=3)
+"""After the start of the daemon, which comes up with the array."""
 _LOCK = "daemon.lock"
 _LEVELS = {
     "error": logging.ERROR,
@@ -223,7 +226,7 @@ def build(
     ways = Ways(UnraidChannel(options.root), WebhookChannel, HealthPinger)
     notifier = Notifier(pages, configuration, journal, clock, lambda: host_zone().zone, ways)
     composition = _Composition(options, configuration, clock)
-    guard = StoreGuard(configuration, find_store, room, clock)
+    guard = StoreGuard(configuration, find_store, room, clock, _DISKS_COME_WITHIN)
     works = Works(composition.job, configuration, guard, run_command)
     own = OwnAutostart(configuration, composition.hypervisor)
     releasing = Releasing(composition.job, configuration, own.give_back)

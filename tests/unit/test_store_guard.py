@@ -1,5 +1,6 @@
 """Backups go where they were set up to go, and only while there is room."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,24 @@ def test_backups_wait_for_it_and_that_is_told_once(
     assert stage.told() == [code, "store-back", code]
     assert stage.events[1].severity is Severity.NORMAL
     assert "\n" in stage.events[0].text, "there is something to do about it"
+
+
+def test_a_disk_that_comes_a_moment_after_the_array_is_not_told_of(file: Path) -> None:
+    stage, clock = Stage(file), FakeClock()
+    guard = StoreGuard(
+        stage.configuration, stage.place.find, stage.place.room, clock, timedelta(minutes=3)
+    )
+    guard.tell = stage.events.append
+    stage.place.found = NOTHING
+    assert guard.hindrance()
+    assert (stage.told(), guard.troubles()) == ([], ("store-away",))
+    stage.place.found = MARKED
+    assert (guard.hindrance(), stage.told(), guard.troubles()) == ("", [], ())
+    stage.place.found = NOTHING
+    guard.hindrance()
+    clock.advance(181)
+    assert guard.hindrance()
+    assert stage.told() == ["store-away"]
 
 
 def test_one_that_cannot_be_looked_at_is_told_once(file: Path) -> None:

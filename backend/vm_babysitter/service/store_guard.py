@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 from vm_babysitter.config.forms import space_in_bytes
@@ -39,13 +40,19 @@ class StoreGuard:
         find: FindStore,
         room: Callable[[Path], Room],
         clock: Clock,
+        grace: timedelta = timedelta(0),
     ) -> None:
+        """``grace`` is for how long at first a folder may be away before that is told.
+
+        Disks of Unassigned Devices, and shares of other hosts, come after the array.
+        """
         self.tell: Tell = lambda _: None
         """Who is told what happens to it."""
         self._configuration = configuration
         self._find = find
         self._room = room
         self._clock = clock
+        self._grace, self._begun = grace, clock.now()
         self._lock = threading.Lock()
         self._told: set[str] = set()
         """Codes of what is so."""
@@ -79,7 +86,10 @@ class StoreGuard:
         self._gone_is(code)
         if reason:
             words = f"{reason[0].upper()}{reason[1:]}. Backups wait for it.\n{_WAYS_OUT[code]}"
-            self._once(code, Severity.ALERT, "The backup folder is not there", words)
+            if found is Standing.OTHER or not self._may_still_come():
+                self._once(code, Severity.ALERT, "The backup folder is not there", words)
+            else:
+                self._is_so(code)
         elif found is Standing.RENEWED:
             self._begin_anew(path)
         return reason
@@ -166,6 +176,13 @@ class StoreGuard:
                 self._about = path
                 self._told.clear()
                 self._open.clear()
+
+    def _may_still_come(self) -> bool:
+        return timedelta(0) <= self._clock.now() - self._begun < self._grace
+
+    def _is_so(self, code: str) -> None:
+        with self._lock:
+            self._told.add(code)
 
     def _once(self, code: str, severity: Severity, subject: str, text: str) -> None:
         with self._lock:
