@@ -80,7 +80,7 @@ def test_odd_texts_arrive_as_one_line_without_html(root: Path) -> None:
     sent = message(ODD, text=ODD, vm_name=ODD)
     UnraidChannel(root).send(sent, 30)
     (found,) = stand_in.archived(root)
-    assert "(b)&amp,(/b) $(touch x) `y` : , 猫 /n -e x" in found["subject"]
+    assert "(b)&amp –(/b) $(touch x) `y` :  – 猫 /n -e x" in found["subject"]
     assert not {"<", '"', "\\"} & set(found["subject"] + found["description"])
     assert UnraidChannel(root).was_sent(sent)
     assert list(root.glob("x")) == []
@@ -91,15 +91,15 @@ def test_nothing_of_what_is_shown_is_cut_by_those_who_read_it(root: Path) -> Non
     stand_in.install(root)
     UnraidChannel(root).send(message("VM web #2; a=b", text="Full; x=y #1.\nDo so."), 30)
     (found,) = stand_in.unread(root)
-    assert found["subject"] == "VM web \uff032, a:b"
-    assert found["description"] == "Full, x:y \uff031. Do so."
+    assert found["subject"] == "VM web \uff032 – a:b"
+    assert found["description"] == "Full – x:y \uff031. Do so."
 
 
 def test_a_subject_that_begins_like_an_option_is_none(root: Path) -> None:
     stand_in.install(root)
     UnraidChannel(root).send(message("-x", text="-t"), 30)
     (found,) = stand_in.archived(root)
-    assert (found["subject"], found["description"]) == ("-x", "-t")
+    assert (found["subject"], found["description"]) == ("-x", "-t.")
 
 
 def test_the_greatest_message_arrives(root: Path) -> None:

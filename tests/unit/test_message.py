@@ -92,11 +92,14 @@ def test_one_event_is_one_message_that_says_what_to_do() -> None:
 
 def test_what_to_do_is_said_at_once_however_long_the_error_is() -> None:
     """Where Unraid shows a message first there is no more of it than subject and text."""
-    (message,) = gathered(event("Failed", text=f"{'e' * 2000}\nmore\nFree some space."))
-    assert (len(message.text), message.text[-23:]) == (300, "… more Free some space.")
-    assert message.details.splitlines()[:3] == ["e" * 2000, "more", "Free some space."]
+    said = f"libvirt failed: {'e' * 2000}: no such file"
+    (message,) = gathered(event("Failed", text=f"{said}\nmore\nFree some space."))
+    assert (len(message.text), "…" in message.text) == (300, True)
+    assert message.text.startswith("libvirt failed: ")
+    assert message.text.endswith(": no such file. more. Free some space.")
+    assert message.details.splitlines()[:3] == [said, "more", "Free some space."]
     (message,) = gathered(event("Failed", text=f"e\n{'m' * 2000}"))
-    assert message.text == "e"
+    assert message.text == "e."
 
 
 def test_the_vm_is_named_where_the_subject_does_not() -> None:
@@ -139,9 +142,9 @@ def test_a_flood_of_hundreds_stays_readable_and_shows_each_alert() -> None:
 
 def test_odd_names_stay_on_one_line() -> None:
     (message,) = gathered(event("a\nb\tc", text="\n\n x \n\ny"))
-    assert (message.subject, message.text) == ("a b c", "x y")
+    assert (message.subject, message.text) == ("a b c", "x. y.")
     (message,) = gathered(event("only"))
-    assert message.text == "only"
+    assert message.text == "only."
 
 
 @pytest.mark.parametrize(
@@ -263,8 +266,8 @@ def test_the_subject_says_what_was_done_and_what_came_of_it() -> None:
 def test_that_nothing_can_be_restored_is_an_alert() -> None:
     running = replace(job(1, JobState.RUNNING, request=request("a", JobKind.REPAIR)), started=NOW)
     outcome = Outcome(Result.WARNINGS, "None.", code=NOTHING_LEFT, hint="Do so.")
-    (told,) = end_events(finish(running, outcome, NOW), (), None, NOW)
-    assert (told.severity, told.text) == (Severity.ALERT, "None.\nDo so.")
+    (told,) = end_events(finish(running, outcome, NOW), ("Not done: x.",), None, NOW)
+    assert (told.severity, told.text) == (Severity.ALERT, "None.\nNot done: x.\nDo so.")
 
 
 def test_what_was_interrupted_and_is_not_done_again_says_so() -> None:

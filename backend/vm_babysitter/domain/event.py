@@ -106,7 +106,8 @@ def end_events(
     """
     if job.result is Result.NOTHING or (job.state is JobState.CANCELLED and job.started is None):
         return ()
-    said = [*warnings, job.summary] if job.result is Result.WARNINGS else [job.summary, *warnings]
+    warned = job.result is Result.WARNINGS and job.code != NOTHING_LEFT
+    said = [*warnings, job.summary] if warned else [job.summary, *warnings]
     lines = [*said, job.hint, _next_try(job, again, now)]
     text = "\n".join(line for line in lines if line)
     event = job_event(_KINDS[job.state], _severity(job, again), job, now, text)

@@ -142,7 +142,7 @@ def single(event: Event, policy: Policy) -> Message:
     """Return the message of one event."""
     said = [line for line in event.text.splitlines() if line.strip()] or [event.subject]
     text = _gist(said)
-    lines = [] if text == " ".join(" ".join(said).split()) else said
+    lines = [] if text == " ".join(map(_sentence, said)) else said
     if event.vm_name and event.vm_name not in event.subject:
         lines.insert(0, f"VM: {event.vm_name}")
     lines.append(f"It happened at {_local(event.at, policy)}.")
@@ -164,11 +164,25 @@ def _gist(lines: Sequence[str]) -> str:
 
     Where a user sees a message first there is no room for more than that.
     """
-    first, rest = lines[0], " ".join(" ".join(lines[1:]).split())
+    first, *more = (_sentence(line) for line in lines)
+    rest = " ".join(more)
     room = _LONGEST_LINE - len(rest) - 1
     if rest and room >= _LONGEST_LINE // 2:
-        return f"{one_line(first, room)} {rest}"
-    return one_line(first, _LONGEST_LINE)
+        return f"{_shortened(first, room)} {rest}"
+    return _shortened(first, _LONGEST_LINE)
+
+
+def _sentence(line: str) -> str:
+    words = " ".join(line.split())
+    return words if words.endswith((".", "!", "?", ":", "…")) else f"{words}."
+
+
+def _shortened(line: str, longest: int) -> str:
+    """Leave out the middle: libvirt and QEMU say at the end what was wrong."""
+    if len(line) <= longest:
+        return line
+    end = longest // 2
+    return f"{line[: longest - end - 1]}…{line[-end:]}"
 
 
 def digest(events: Sequence[Event], policy: Policy) -> Message:

@@ -29,7 +29,7 @@ _MOST_FILES = 500
 _MOST_BYTES = 1 << 20
 _UNSAFE = str.maketrans({"<": "(", ">": ")", '"': "'", "\\": "/", "\0": " "})
 """The pages of the host show texts as HTML, and its files hold them in quotes."""
-_CUTTING = str.maketrans({";": ",", "#": "\uff03", "=": ":"})
+_CUTTING = str.maketrans({";": " \u2013", "#": "\uff03", "=": ":"})
 """Where Unraid writes its files without quotes (at least up to 7.1), a text that is shown ends
 there: for its pages at a second equals sign, for its API at what begins a comment."""
 _log = logging.getLogger(__name__)
