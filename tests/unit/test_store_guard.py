@@ -155,6 +155,15 @@ def test_one_that_was_emptied_is_still_known_by_its_file_system(file: Path) -> N
     assert "not there" in stage.guard.hindrance()
 
 
+def test_one_that_comes_back_empty_is_not_told_to_be_all_right(file: Path) -> None:
+    stage = Stage(file)
+    stage.place.found = NOTHING
+    stage.guard.hindrance()
+    stage.place.found = UNMARKED
+    assert stage.guard.hindrance() == ""
+    assert stage.told() == ["store-away", "store-renewed"]
+
+
 def test_what_was_found_is_not_noted_of_a_folder_that_was_named_meanwhile(file: Path) -> None:
     stage = Stage(file, path="/old")
     find = stage.place.find

@@ -82,7 +82,7 @@ class StoreGuard:
             self._once("store-failed", Severity.ALERT, subject, error.lines)
             return error.message.rstrip(".")
         reason = why_not(found, str(path))
-        code = f"store-{found}" if reason else ""
+        code = f"store-{found}" if reason or found is Standing.RENEWED else ""
         self._gone_is(code)
         if reason:
             words = f"{reason[0].upper()}{reason[1:]}. Backups wait for it.\n{_WAYS_OUT[code]}"
