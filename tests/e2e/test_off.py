@@ -275,7 +275,6 @@ KILLS = [
         Fault("die", "return", "QemuOfflineBitmaps.add"),
         Fault("die", "step", "begun"),
         Fault("die", "step", "confirm"),
-        Fault("die", "os.rename", "*/current.json"),
         Fault("die", "os.remove", "*.attempt.json"),
     ),
 ]
