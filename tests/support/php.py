@@ -15,6 +15,13 @@ from urllib.parse import urlencode
 from tests.support.unraid_host import UnraidHost
 
 _BRIDGE = "/plugins/vm-babysitter/include/api.php"
+PAGE = "/Settings/VMBabysitter.php"
+_PAGE = """<?php $docroot = $_SERVER['DOCUMENT_ROOT']; function autov($file) { echo $file; } ?>
+<!doctype html><meta charset="utf-8"><title>VM Babysitter</title>
+<style>html { font-size: 62.5%; } body { font-family: sans-serif; margin: 2rem; }</style>
+<script>var csrf_token = "token";</script>
+<?php include "$docroot/plugins/vm-babysitter/include/page.php"; ?>
+"""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class Web:
 
     def __init__(self, port: int) -> None:
         self.port = port
+        self.page = f"http://127.0.0.1:{port}{PAGE}"
 
     def request(self, verb: str, path: str = _BRIDGE, fields: object = None) -> Got:
         """Send a form to a path; ``fields`` are pairs or a table."""
@@ -61,12 +69,16 @@ class Web:
 
 @contextmanager
 def php(host: UnraidHost) -> Iterator[Web]:
-    """Serve what is installed on a host, with PHP's own web server."""
+    """Serve what is installed on a host, with PHP's own web server; the page is at ``PAGE``."""
+    page = host.root / "usr/local/emhttp" / PAGE[1:]
+    page.parent.mkdir(exist_ok=True)
+    page.write_text(_PAGE)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     log = host.root / "php.log"
     # As Unraid has it: nothing that PHP complains about is shown, so it has to be in the log.
     settings = ["-d", "display_errors=0", "-d", "log_errors=1", "-d", "error_reporting=32767"]
+    settings += ["-d", "opcache.enable=0"]  # tests change files
     with log.open("wb") as written:
         process = subprocess.Popen(
             ["php", *settings, "-S", f"127.0.0.1:{port}", "-t", host.root / "usr/local/emhttp"],
