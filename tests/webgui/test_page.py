@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.support.browser import PROGRAM, Browser, browser
+from tests.support.browser import PROGRAM, Browser, Tab, browser
 from tests.support.libvirtd import PrivateLibvirtd
 from tests.support.php import Web, php
 from tests.support.served import short_folder
@@ -42,11 +42,53 @@ def stage(libvirtd: PrivateLibvirtd) -> Iterator[Stage]:
         host.array("Started")
         with host.disks(), php(host) as web, browser(folder) as one:
             (host.pool / "backups").mkdir()
+            (host.pool / "others").mkdir()
             yield Stage(host, web, one, vms)
+
+
+@pytest.fixture
+def daemon(stage: Stage) -> Iterator[UnraidHost]:
+    """A server whose daemon runs, set up."""
+    host = stage.host
+    host.config.joinpath("settings.json").unlink(missing_ok=True)
+    assert host.rc("start").code == 0
+    host.answers()
+    host.api.configure(
+        store={"path": str(host.pool / "backups")},
+        schedules=[{"name": "Backup", "when": "30 2 * * *"}],
+    )
+    for vm in stage.vms:
+        host.api.learns_of(vm.name)
+    try:
+        yield host
+    finally:
+        host.rc("stop")
+
+
+@pytest.fixture
+def tab(stage: Stage, daemon: UnraidHost) -> Iterator[Tab]:
+    """The page, loaded."""
+    tab = stage.browser.tab()
+    tab.open(stage.web.page)
+    tab.sees("#vmb", "Version")
+    yield tab
+    tab.close()
 
 
 def row(vm: TestVm) -> str:
     return f"tr[data-uuid='{vm.uuid}']"
+
+
+def asks_again(tab: Tab) -> None:
+    """Wait until the page has asked for everything once more."""
+    tab.run(
+        "window.asked = 0; window.old = window.old || window.fetch;"
+        "window.fetch = function (to, how) { var last = how.body.get('path') === '/settings';"
+        "  return window.old(to, how).finally(function () { window.asked += last; }); }; 1"
+    )
+    tab.looks()
+    tab.until("window.asked > 0")
+    tab.run("new Promise(function (done) { setTimeout(done, 200); })")
 
 
 def test_set_up_back_up_and_see_what_came_of_it(stage: Stage) -> None:
@@ -79,3 +121,48 @@ def test_set_up_back_up_and_see_what_came_of_it(stage: Stage) -> None:
     assert {job["state"] for job in host.api.jobs()} == {"done"}
     host.rc("stop")
     tab.close()
+
+
+def test_settings_that_cannot_be_read_are_told_and_vms_stay(
+    stage: Stage, daemon: UnraidHost, tab: Tab
+) -> None:
+    daemon.config.joinpath("settings.json").write_text("{")
+    tab.open(stage.web.page)
+    tab.sees(".vmb-unread", "settings.json")
+    tab.sees(".vmb-vms", "web")
+    assert not tab.run("document.querySelector('.vmb-apply').offsetParent")
+
+
+def test_what_others_change_is_not_changed_back(daemon: UnraidHost, tab: Tab) -> None:
+    tab.choose("#vmb-often", "week")
+    daemon.api.configure(store={"path": str(daemon.pool / "others")})
+    asks_again(tab)
+    assert tab.run("document.querySelector('#vmb-store').value") == str(daemon.pool / "others")
+    tab.click(APPLY)
+    tab.sees(SAID, "Saved.")
+    settings = daemon.api.get("/settings")["settings"]
+    assert settings["store"]["path"] == str(daemon.pool / "others")
+    assert settings["schedules"][0]["when"] == "30 2 * * 1"
+
+
+def test_who_changes_the_same_as_another_is_told(daemon: UnraidHost, tab: Tab) -> None:
+    tab.type("#vmb-store", str(daemon.pool / "backups2"))
+    daemon.api.configure(store={"path": str(daemon.pool / "others")})
+    asks_again(tab)
+    tab.sees(STORE_WRONG, "Somebody else has changed this")
+    assert tab.run("document.querySelector('#vmb-store').value") == str(daemon.pool / "backups2")
+    tab.click(".vmb-undo")
+    assert tab.run("document.querySelector('#vmb-store').value") == str(daemon.pool / "others")
+    assert tab.text(STORE_WRONG) == ""
+
+
+def test_what_is_saved_too_late_is_not_lost(daemon: UnraidHost, tab: Tab) -> None:
+    tab.type("#vmb-store", str(daemon.pool / "others"))
+    daemon.api.configure(schedules=[{"name": "Backup", "when": "15 4 * * *"}])
+    tab.click(APPLY)
+    tab.sees(".vmb-other", "Press Apply again")
+    tab.click(APPLY)
+    tab.sees(SAID, "Saved.")
+    settings = daemon.api.get("/settings")["settings"]
+    assert settings["store"]["path"] == str(daemon.pool / "others")
+    assert settings["schedules"][0]["when"] == "15 4 * * *"

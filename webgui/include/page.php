@@ -37,6 +37,7 @@
 
   <section class="vmb-up vmb-settings" hidden>
     <h3>Settings</h3>
+    <p class="vmb-unread red-text" role="alert"></p>
     <form autocomplete="off" onsubmit="return false">
       <div class="vmb-field" data-path="store.path">
         <label for="vmb-store">Backup folder</label>

@@ -3,8 +3,9 @@
   'use strict';
 
   var vmb = window.VMBabysitter;
-  var root = vmb.root, ask = vmb.ask, words = vmb.words, find = vmb.find, moment = vmb.moment;
+  var root = vmb.root, ask = vmb.ask, words = vmb.words, find = vmb.find, show = vmb.show, moment = vmb.moment;
   var loaded = null;  // the settings as they are on disk: {tag, settings}
+  var saving = false;
   var standard = [];  // the schedules that hold while the settings name none
 
   var store = find('#vmb-store');
@@ -43,28 +44,40 @@
     cron.hidden = often.value !== 'cron';
   }
 
+  // What the fields stand for, in settings and as they are filled in.
+
+  function pathOf(settings) { return (settings.store || {}).path || ''; }
+
+  function whenOf(settings) { return JSON.stringify(readWhen(backupSchedule(settings))); }
+
+  function path() {
+    var text = store.value.trim();
+    return text.length > 1 ? text.replace(/\/+$/, '') : text;
+  }
+
+  function whenNow(settings) {
+    if (often.value === 'never') return JSON.stringify({often: 'never'});
+    if (often.value === 'cron' && readWhen(backupSchedule(settings)).often === 'cron') {
+      return JSON.stringify({often: 'cron', cron: when()});
+    }
+    return JSON.stringify(readWhen({when: when()}));
+  }
+
   function isChanged() {
     return loaded !== null && JSON.stringify(edited()) !== JSON.stringify(loaded.settings);
   }
 
   function edited() {
     var settings = JSON.parse(JSON.stringify(loaded.settings));
-    var path = store.value.trim();
-    path = path.length > 1 ? path.replace(/\/+$/, '') : path;
-    if (path !== ((settings.store || {}).path || '')) {
-      settings.store = Object.assign({}, settings.store, {path: path});
-    }
-    var was = readWhen(backupSchedule(settings));
-    var is = often.value === 'never' ? {often: 'never'} : readWhen({when: when()});
-    if (often.value === 'cron' && was.often === 'cron') is = {often: 'cron', cron: when()};
-    if (JSON.stringify(was) === JSON.stringify(is)) return settings;
+    if (path() !== pathOf(settings)) settings.store = Object.assign({}, settings.store, {path: path()});
+    if (whenNow(settings) === whenOf(settings)) return settings;
     settings.schedules = settings.schedules || JSON.parse(JSON.stringify(standard));
     var schedule = backupSchedule(settings);
     if (!schedule) {
       schedule = {name: 'daily backup', kind: 'backup'};
       settings.schedules.push(schedule);
     }
-    if (is.often === 'never') {
+    if (often.value === 'never') {
       schedule.enabled = false;
     } else {
       schedule.when = when();
@@ -73,20 +86,48 @@
     return settings;
   }
 
-  function fill() {
+  function fillPath() {
+    store.value = pathOf(loaded.settings);
+    root.classList.toggle('vmb-unset', !store.value);
+  }
+
+  function fillWhen() {
     var at = readWhen(backupSchedule(loaded.settings));
-    store.value = (loaded.settings.store || {}).path || '';
     often.value = at.often;
     if (at.time) time.value = at.time;
     if (at.weekday) weekday.value = at.weekday;
     if (at.cron) cron.value = at.cron;
-    root.classList.toggle('vmb-unset', !store.value);
+  }
+
+  function fill() {
+    fillPath();
+    fillWhen();
     arrange();
     touched();
   }
 
+  // Shows other settings than were loaded. What was filled in since stays; what was not must not come
+  // back when that is saved.
+  function replace(found) {
+    var was = loaded && loaded.settings, is = found.settings;
+    var ownPath = was !== null && path() !== pathOf(was);
+    var ownWhen = was !== null && whenNow(was) !== whenOf(was);
+    loaded = found;
+    if (!ownPath) fillPath();
+    else if (pathOf(is) !== pathOf(was) && pathOf(is) !== path()) warn('store.path');
+    if (!ownWhen) fillWhen();
+    else if (whenOf(is) !== whenOf(was) && whenOf(is) !== whenNow(is)) warn('schedules');
+    arrange();
+    touched();
+  }
+
+  function warn(field) {
+    find('[data-path="' + field + '"] .vmb-wrong').textContent =
+      'Somebody else has changed this meanwhile. Apply puts yours in its place, Undo shows theirs.';
+  }
+
   function touched() {
-    var changed = isChanged();
+    var changed = isChanged() && !saving;
     find('.vmb-apply').disabled = !changed;
     find('.vmb-undo').disabled = !changed;
     if (changed) find('.vmb-settings .vmb-said').textContent = '';
@@ -123,34 +164,40 @@
 
   function apply() {
     var said = find('.vmb-settings .vmb-said');
+    var sent = edited();
+    saving = true;
+    touched();
     said.textContent = 'Saving…';
-    find('.vmb-apply').disabled = true;
-    ask('POST', '/settings', edited(), '"' + loaded.tag + '"').then(function (found) {
-      loaded = found;
+    ask('POST', '/settings', sent, '"' + loaded.tag + '"').finally(function () { saving = false; }).then(function (found) {
+      loaded.settings = sent;
       complain(null);
-      fill();
+      replace(found);
       said.textContent = 'Saved.';
       vmb.look();
     }, function (wrong) {
       said.textContent = '';
       complain(wrong);
       touched();
-      if (wrong.code === 'settings-changed') loadSettings();
+      if (wrong.code !== 'settings-changed') return;
+      find('.vmb-other').textContent = 'Other settings were changed meanwhile, so nothing was saved. Press Apply again.';
+      load();
     });
   }
 
-  function loadSettings(schedules) {
+  function load(schedules) {
     return ask('GET', '/settings').then(function (found) {
+      show('.vmb-settings form', true);
+      find('.vmb-unread').textContent = '';
       if (schedules && !found.settings.schedules) {
         standard = schedules.map(function (each) {
           return {name: each.name, when: each.when, kind: each.kind, vms: each.vms, enabled: each.enabled};
         });
       }
-      var unchanged = loaded === null || !isChanged();
-      if (loaded !== null && loaded.tag === found.tag) return;
-      loaded = found;
-      if (unchanged) fill();
-      else touched();
+      if (!saving && (loaded === null || loaded.tag !== found.tag)) replace(found);
+    }, function (wrong) {
+      if (wrong.code === 'page' || wrong.code === 'daemon-down' || wrong.code === 'daemon-slow') throw wrong;
+      show('.vmb-settings form', false); // they cannot be read, all else goes on
+      find('.vmb-unread').textContent = words(wrong);
     });
   }
 
@@ -160,7 +207,7 @@
     });
   });
   find('.vmb-settings form').addEventListener('keydown', function (event) {
-    if (event.key === 'Enter' && event.target.tagName === 'INPUT' && isChanged()) apply();
+    if (event.key === 'Enter' && event.target.tagName === 'INPUT' && isChanged() && !saving) apply();
   });
   find('.vmb-apply').addEventListener('click', apply);
   find('.vmb-undo').addEventListener('click', function () { complain(null); fill(); });
@@ -172,5 +219,5 @@
     });
   }
 
-  vmb.settings = {load: loadSettings, showNext: showNext};
+  vmb.settings = {load: load, showNext: showNext};
 })();
