@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -166,3 +167,99 @@ def test_what_is_saved_too_late_is_not_lost(daemon: UnraidHost, tab: Tab) -> Non
     settings = daemon.api.get("/settings")["settings"]
     assert settings["store"]["path"] == str(daemon.pool / "others")
     assert settings["schedules"][0]["when"] == "15 4 * * *"
+
+
+def test_a_refusal_stays_until_the_button_is_pressed_again(
+    stage: Stage, daemon: UnraidHost, tab: Tab
+) -> None:
+    daemon.api.configure(store={"path": ""})
+    button = f"{row(stage.vms[1])} button"
+    tab.click(button)
+    tab.sees(row(stage.vms[1]), "no backup folder is set up")
+    asks_again(tab)
+    asks_again(tab)
+    tab.sees(row(stage.vms[1]), "no backup folder is set up")
+    daemon.api.configure(store={"path": str(daemon.pool / "backups")})
+    tab.click(button)
+    tab.sees(f"{row(stage.vms[1])} .vmb-result", "today")
+    assert "no backup folder" not in tab.text(row(stage.vms[1]))
+
+
+def test_what_says_the_same_is_not_drawn_anew(daemon: UnraidHost, tab: Tab) -> None:
+    # Else it is read out again and again, and nobody can mark and copy an error.
+    daemon.api.configure(store={"path": str(daemon.pool / "nowhere")})
+    asks_again(tab)
+    tab.sees(".vmb-todo", "nowhere")
+    tab.run(
+        "window.kept = ['.vmb-sentence', '.vmb-todo', '.vmb-system .vmb-checks'].map("
+        "function (each) { return document.querySelector(each).firstChild; }); 1"
+    )
+    asks_again(tab)
+    assert tab.run("window.kept.every(function (each) { return each.isConnected; })")
+
+
+def test_a_daemon_that_hangs_is_told_within_seconds_and_comes_back(
+    stage: Stage, daemon: UnraidHost, tab: Tab
+) -> None:
+    pid = daemon.pid
+    assert pid is not None
+    tab.type("#vmb-store", "/mnt/half-writ")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        tab.looks()
+        tab.sees(".vmb-sentence", "did not answer within 8 seconds", 12)
+        tab.sees(".vmb-sentence", "runs and does not answer yet")
+        tab.sees(".vmb-todo", "rc.vm-babysitter restart")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    tab.sees(".vmb-vms", "web")
+    assert tab.run("document.querySelector('#vmb-store').value") == "/mnt/half-writ"
+    assert tab.text(".vmb-down") == ""
+
+
+def test_times_are_those_of_the_server(stage: Stage, daemon: UnraidHost) -> None:
+    tab = stage.browser.tab()
+    tab.zone("Pacific/Kiritimati")  # 14 hours before the server's UTC
+    tab.open(stage.web.page)
+    said = tab.sees(".vmb-next", "Next:")
+    assert "02:30" in said.partition("Next:")[2], said
+    tab.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        'http_response_code(403); echo \'{"error":"csrf"}\';',
+        "http_response_code(500); echo '<html>';",
+        "echo '';",
+    ],
+)
+def test_an_answer_that_is_none_is_put_into_words(
+    stage: Stage, daemon: UnraidHost, tab: Tab, answer: str
+) -> None:
+    bridge = daemon.plugin / "include/api.php"
+    ours = bridge.read_text()
+    bridge.write_text(f"<?php {answer}")
+    try:
+        tab.looks()
+        tab.sees(".vmb-sentence", "or you are logged out")
+        tab.sees(".vmb-todo", "Load the page again.")
+    finally:
+        bridge.write_text(ours)
+    tab.looks()
+    tab.sees(".vmb-sentence", "All is well")
+
+
+def test_a_web_server_that_never_answers_is_told(
+    stage: Stage, daemon: UnraidHost, tab: Tab
+) -> None:
+    bridge = daemon.plugin / "include/api.php"
+    ours = bridge.read_text()
+    bridge.write_text("<?php sleep(5);")
+    try:
+        tab.run("var slow = setTimeout; setTimeout = (does, ms) => slow(does, ms / 20); 1")
+        tab.looks()
+        tab.sees(".vmb-sentence", "The server cannot be reached", 4)
+    finally:
+        bridge.write_text(ours)
+    tab.sees(".vmb-sentence", "All is well")

@@ -49,7 +49,7 @@ final class Bridge
     private const MOST_SENT = 256 * 1024;
     private const MOST_ANSWERED = 8 * 1024 * 1024;
     private const CONNECT_SECONDS = 3;
-    private const SECONDS = 30;
+    private const SECONDS = ['GET' => 8, 'POST' => 30]; // each that waits keeps one of the web server's few
 
     public function __construct(private readonly string $socket, private readonly SelfCheck $check)
     {
@@ -130,7 +130,7 @@ final class Bridge
             CURLOPT_NOPROXY => '*',
             CURLOPT_FOLLOWLOCATION => false,
             CURLOPT_CONNECTTIMEOUT => self::CONNECT_SECONDS,
-            CURLOPT_TIMEOUT => self::SECONDS,
+            CURLOPT_TIMEOUT => self::SECONDS[$method],
             CURLOPT_WRITEFUNCTION => static function ($curl, string $piece) use (&$found): int {
                 $found .= $piece;
                 return strlen($found) > self::MOST_ANSWERED ? 0 : strlen($piece);
@@ -141,15 +141,15 @@ final class Bridge
         $status = (int) curl_getinfo($curl, CURLINFO_RESPONSE_CODE);
         unset($curl);
         if ($done === false || $status === 0) {
-            return $this->unanswered($error, $found);
+            return $this->unanswered($error, $found, self::SECONDS[$method]);
         }
         return new Answer($status, $found);
     }
 
-    private function unanswered(int $error, string $found): Answer
+    private function unanswered(int $error, string $found, int $seconds): Answer
     {
         if ($error === CURLE_OPERATION_TIMEOUTED) {
-            $detail = 'The daemon of VM Babysitter did not answer within ' . self::SECONDS . ' seconds.';
+            $detail = "The daemon of VM Babysitter did not answer within $seconds seconds.";
             return Answer::problem(504, 'daemon-slow', $detail, 'Try again in a minute.');
         }
         if (strlen($found) > self::MOST_ANSWERED) {

@@ -173,7 +173,7 @@
       complain(null);
       replace(found);
       said.textContent = 'Saved.';
-      vmb.look();
+      vmb.lookSoon();
     }, function (wrong) {
       said.textContent = '';
       complain(wrong);
