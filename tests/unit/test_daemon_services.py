@@ -273,6 +273,19 @@ def test_the_status_of_a_vm_that_is_left_out(stage: DaemonStage) -> None:
     assert status.sentence == "No VM is backed up."
 
 
+def test_nothing_is_fine_as_long_as_libvirt_was_never_seen(stage: DaemonStage) -> None:
+    stage.libvirt.absent = GONE
+    stage.start()
+    eventually(lambda: stage.daemon.watch.now().trouble)
+    status = stage.services.status()
+    assert not status.fine
+    assert status.sentence == "Which VMs there are is not known yet."
+    assert [todo.what for todo in status.todo] == [stage.daemon.watch.now().trouble]
+    stage.libvirt.absent = None
+    eventually(lambda: not stage.daemon.watch.now().trouble)
+    assert stage.services.status().fine
+
+
 def test_a_backup_that_is_overdue_is_told(stage: DaemonStage) -> None:
     stage.start()
     stage.looked()

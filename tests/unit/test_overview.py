@@ -55,7 +55,7 @@ def test_not_set_up() -> None:
         ((replace(WELL, succeeded=None, newest_taken=None),),
          "All is well; house had no backup yet."),
         ((WELL, replace(WELL, succeeded=None, newest_taken=None)),
-         "All is well; 1 of 2 had no backup yet."),
+         "All is well; 1 of 2 VMs had no backup yet."),
         ((WELL, replace(WELL, last=FAILED)), "1 of 2 VMs need your attention."),
         ((replace(WELL, last=FAILED),), "house needs your attention."),
     ],
@@ -69,6 +69,11 @@ def test_something_that_is_about_no_vm() -> None:
     assert sentence(WELL, general=(full,)) == (
         "house is all right, but something else needs your attention."
     )
+    new = replace(WELL, succeeded=None, newest_taken=None)
+    assert sentence(new, general=(full,)) == (
+        "house had no backup yet, and something else needs your attention."
+    )
+    assert sentence(new, WELL, general=(full,)).startswith("1 of 2 VMs had no backup yet, and")
     assert overview([WELL], [full], set_up=True, now=NOW).todo == (full,)
 
 

@@ -116,11 +116,12 @@ def _sentence(mine: Sequence[Situation], troubled: int, general: int, now: datet
     if troubled:
         some = f"{troubled} of {len(mine)} VMs need" if len(mine) > 1 else f"{mine[0].name} needs"
         return f"{some} your attention."
-    if general:
-        return f"{all_of_them} all right, but something else needs your attention."
     without = sum(1 for s in mine if s.succeeded is None and s.newest_taken is None)
+    waiting = f"{without} of {len(mine)} VMs" if len(mine) > 1 else mine[0].name
+    if general:
+        so_far = f"{waiting} had no backup yet, and" if without else f"{all_of_them} all right, but"
+        return f"{so_far} something else needs your attention."
     if without:
-        waiting = f"{without} of {len(mine)}" if len(mine) > 1 else mine[0].name
         return f"All is well; {waiting} had no backup yet."
     latest = [s.succeeded or s.newest_taken for s in mine]
     oldest = min(moment for moment in latest if moment is not None)

@@ -9,7 +9,7 @@ from vm_babysitter.config.selection import due, selected
 from vm_babysitter.domain.chain import Chain, live_chain
 from vm_babysitter.domain.diagnosis import Diagnosis, Health
 from vm_babysitter.domain.job import Job, Origin
-from vm_babysitter.domain.overview import Situation, Todo, health_words, overview
+from vm_babysitter.domain.overview import Overview, Situation, Todo, health_words, overview
 from vm_babysitter.domain.schedule import Cron, parse
 from vm_babysitter.domain.vm import Vm
 from vm_babysitter.engine.vm_watch import Watched
@@ -55,6 +55,10 @@ def status_view(moment: Moment, configuration: Configuration, recent: RecentJobs
         set_up=bool(configuration.settings.store.path),
         now=moment.now,
     )
+    watched = moment.watched
+    if watched.at is None and configuration.settings.store.path:
+        unseen = (Todo(watched.trouble),) if watched.trouble else ()
+        found = Overview(False, "Which VMs there are is not known yet.", (*unseen, *found.todo))
     problem = configuration.problem
     if problem is not None and configuration.loaded is None:  # what is set up is not known
         found = replace(found, sentence="The settings cannot be used.", todo=moment.troubles)
