@@ -101,6 +101,27 @@ def test_nothing_else_passes(web: Web, method: str, path: str) -> None:
     assert (got.status, got.json["code"]) == (403, "not-allowed")
 
 
+@pytest.mark.parametrize(
+    "order",
+    [
+        {"kind": "release", "vm": "x"},
+        {"kind": "repair", "vm": "x", "options": {"remove_lost": True}},
+        {"kind": "restore", "vm": "x", "options": {"point": "latest", "to": "/mnt/x"}},
+        {"kind": "convert", "vm": "x", "options": {"disk": "vda"}},
+        {"vm": "x"},
+        {"kind": ["backup"], "vm": "x"},
+        [{"kind": "backup", "vm": "x"}],
+        '{"kind": "backup", "vm": "x", "kind": "release"}',
+        '{"kind": "backup", "vm": "x", "\\u006bind": "release"}',
+        "{",
+        "",
+    ],
+)
+def test_pages_order_nothing_but_backups(web: Web, order: object) -> None:
+    got = web.ask("POST", "/jobs", order)
+    assert (got.status, got.json["code"]) == (403, "not-allowed")
+
+
 @pytest.mark.parametrize("field", ["method[]", "path[]", "body[]", "if_match[x]"])
 def test_a_field_that_is_a_table_is_refused(web: Web, field: str) -> None:
     fields = {"method": "GET", "path": "/status", "body": "", "if_match": ""}
@@ -147,8 +168,8 @@ def test_vms_may_be_called_anything(host: UnraidHost, web: Web, name: str) -> No
 
 
 def test_what_is_no_json_is_refused_by_the_daemon(web: Web) -> None:
-    assert web.ask("POST", "/jobs", "{").status == 400
-    assert web.ask("POST", "/jobs", b"\xff\x00".decode("latin-1")).status == 400
+    assert web.ask("POST", "/settings/check", "{").status == 400
+    assert web.ask("POST", "/settings/check", b"\xff\x00".decode("latin-1")).status == 400
 
 
 def test_no_daemon(alone: tuple[UnraidHost, Web]) -> None:

@@ -46,6 +46,8 @@ final class Bridge
         ['POST', '#^/settings$#D'],
         ['POST', '#^/settings/check$#D'],
     ];
+    /** Kinds of jobs that pages may order: none that removes, restores or converts. */
+    private const ORDERS = ['backup'];
     private const MOST_SENT = 256 * 1024;
     private const MOST_ANSWERED = 8 * 1024 * 1024;
     private const CONNECT_SECONDS = 3;
@@ -83,6 +85,13 @@ final class Bridge
         }
         if ($method === 'POST' && $path === '/daemon/start') {
             return Answer::of(200, $this->check->start());
+        }
+        if ($method === 'POST' && $path === '/jobs') {
+            $order = json_decode($body);
+            if (!is_object($order) || !in_array($order->kind ?? '', self::ORDERS, true)) {
+                return Answer::problem(403, 'not-allowed', 'Pages may not order that.');
+            }
+            $body = (string) json_encode($order); // what was looked at, however it was written
         }
         if (!self::allowed($method, $path)) {
             return Answer::problem(403, 'not-allowed', 'Pages may not ask for that.');
