@@ -29,6 +29,7 @@ PACKAGE_PACKAGES=(
 )
 TEST_PACKAGES=(
   bindfs
+  chromium
   curl
   e2fsprogs
   libnbd-bin
