@@ -89,14 +89,15 @@ def test_what_was_written_is_what_is_expected(
 
 @pytest.mark.skipif(not SOAK, reason="writes files of up to 5 GiB; make soak")
 @pytest.mark.parametrize("clusters", [32_700, 32_763, 32_766, 32_769, 65_535, 80_001])
-def test_a_file_of_any_length_has_one_right_header(ram_path: Path, clusters: int) -> None:
-    path = ram_path / "vda.qcow2"
+def test_a_file_of_any_length_has_one_right_header(tmp_path: Path, clusters: int) -> None:
+    path = tmp_path / "vda.qcow2"
     blocks = clusters // 3 * 3
     disk = image(path, blocks * BLOCK_SIZE, blocks=blocks)
     assert HEADERS.problem(path, disk) == ""
     erase(path)
     assert HEADERS.mend(path, disk)
     assert digest_file(path) == disk.digest
+    path.unlink()
 
 
 def test_images_of_the_first_version_are_what_is_expected(tmp_path: Path) -> None:
