@@ -3,13 +3,15 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.support.daemon import until
-from tests.support.mounts import ram_disk
+from tests.support.mounts import lazy_disk, ram_disk
 from tests.support.unraid_host import UnraidHost
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
@@ -18,6 +20,32 @@ _STUBBORN = """#!/bin/bash
 trap '' TERM
 while :; do sleep 0.05; done
 """
+_SLOW = """#!/bin/bash
+[[ "$*" == *self-check* ]] || {{ touch {folder}/launched; exec sleep 60; }}
+touch {folder}/checks
+until [[ -e {folder}/go ]]; do sleep 0.05; done
+printf 'ok\\tpython\\tGood.\\n'
+"""
+"""Its check lasts until the test says so."""
+_SILENT = f"""#!/bin/bash
+[[ "$*" == *self-check* ]] && {{ printf 'ok\\tpython\\tGood.\\n'; exit 0; }}
+exec {sys.executable} -c '
+import socket, sys, time
+from pathlib import Path
+path = Path(sys.argv[2])
+path.parent.mkdir()
+listening = socket.socket(socket.AF_UNIX)
+listening.bind(str(path))
+listening.listen(99)
+time.sleep(60)' "$@"
+"""
+"""Takes connections, and answers none."""
+_STUCK = """#!/bin/bash
+[[ "$*" == *self-check* ]] && {{ printf 'ok\\tpython\\tGood.\\n'; exit 0; }}
+trap '' TERM
+echo x >>{disk}/file
+"""
+"""Waits in the kernel for a disk."""
 AT_ONCE = 2.0
 """Seconds; on a busy machine bash takes its time."""
 
@@ -44,7 +72,9 @@ def test_started_asked_restarted_and_stopped(up: UnraidHost) -> None:
     assert up.rc("start").said == "VM Babysitter runs already.\n"
     assert up.pid == first
     assert (up.pool / "system/vm-babysitter/journal.sqlite").exists()
-    assert up.rc("restart").code == 0
+    again = up.rc("restart", VMB_STOP_SECONDS="3")
+    assert again.code == 0
+    assert again.seconds < 5, "it does not wait for itself"
     assert up.pid not in {None, first}
     assert up.rc("stop").said == "VM Babysitter is stopped.\n"
     assert up.rc("status").code == 3
@@ -158,6 +188,75 @@ def test_a_daemon_whose_number_is_lost_is_found(up: UnraidHost) -> None:
     (up.runtime / "daemon.pid").unlink()
     up.event("unmounting_disks")
     up.assert_disks_unused()
+
+
+@pytest.mark.parametrize("verb", ["start", "revive"])
+def test_who_is_about_to_start_it_gives_up_when_it_is_stopped(up: UnraidHost, verb: str) -> None:
+    if verb == "revive":
+        up.rc("start")
+        _kill(up)
+    up.have_program(_SLOW.format(folder=up.root))
+    starting = up.popen("etc/rc.d/rc.vm-babysitter", verb)
+    until((up.root / "checks").exists)
+    assert up.rc("stop").code == 0
+    (up.root / "go").touch()
+    said = starting.communicate(timeout=30)[0]
+    assert "Not started: it was stopped meanwhile." in said
+    assert not (up.root / "launched").exists()
+
+
+def test_a_daemon_that_is_ending_is_not_revived(up: UnraidHost) -> None:
+    up.have_program(_STUBBORN)
+    up.rc("start", VMB_START_SECONDS="1")
+    pid = up.pid
+    assert pid is not None
+    stopping = up.popen("etc/rc.d/rc.vm-babysitter", "stop", VMB_STOP_SECONDS="3")
+    until(lambda: not (up.runtime / "wanted").exists())
+    os.kill(pid, signal.SIGKILL)
+    assert up.rc("revive").said == ""
+    assert "is stopped" in stopping.communicate(timeout=30)[0]
+    assert up.pid is None
+
+
+def test_no_place_for_the_number_of_the_process(host: UnraidHost) -> None:
+    host.array("Started")
+    with ram_disk(host.root / "run", 1 << 20) as run, host.disks():
+        (run / "others").write_bytes(b"")
+        with pytest.raises(OSError, match="No space"), (run / "others").open("wb", 0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        started = host.rc("start")
+        assert (started.code, started.said) == (0, "VM Babysitter is running.\n")
+        assert host.rc("start").said == "VM Babysitter runs already.\n"
+        assert host.rc("revive").said == ""
+        assert host.rc("status").code == 0
+        assert host.event("unmounting_disks") < 10
+        assert host.rc("status").code == 3
+
+
+def test_a_daemon_that_takes_connections_and_does_not_answer(up: UnraidHost) -> None:
+    up.have_program(_SILENT)
+    started = up.rc("start", VMB_START_SECONDS="1")
+    assert started.said == "VM Babysitter runs, and does not answer yet.\n"
+    assert started.seconds < 6, "each try to reach it takes 2 seconds"
+
+
+def test_a_disk_that_does_not_answer_is_not_waited_for_twice(up: UnraidHost) -> None:
+    with ExitStack() as stack:
+        disk = stack.enter_context(lazy_disk(up.root / "stuck.image", up.root / "stuck"))
+        (disk / "file").touch()
+        up.have_program(_STUCK.format(disk=disk))
+        subprocess.run(["fsfreeze", "--freeze", disk], check=True)
+        stack.callback(subprocess.run, ["fsfreeze", "--unfreeze", disk], check=True)
+        up.rc("start", VMB_START_SECONDS="1")
+        assert up.pid is not None
+        first, second = (up.rc("stop", VMB_STOP_SECONDS="3") for _ in range(2))
+        assert "cannot be killed: a disk does not answer" in first.said
+        assert first.seconds < 3 + 2 + AT_ONCE
+        assert (first.code, second.code) == (1, 1)
+        assert second.seconds < 2 + AT_ONCE
+        assert up.rc("start").said == "VM Babysitter runs already.\n"
+    until(lambda: up.pid is None)
 
 
 def test_a_daemon_that_does_not_end_is_killed(up: UnraidHost) -> None:

@@ -152,6 +152,17 @@ class UnraidHost:
         )
         return Ran(done.returncode, done.stdout, time.monotonic() - began)
 
+    def popen(self, script: str, *arguments: str, **more: str) -> subprocess.Popen[str]:
+        """Start a script of the plugin, whose output is its ``stdout``."""
+        return subprocess.Popen(
+            [str(self.root / script), *arguments],
+            env={**self.environment(), **more},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def rc(self, verb: str, **more: str) -> Ran:
         """Run the rc script."""
         return self.run(f"etc/rc.d/rc.{NAME}", verb, **more)
