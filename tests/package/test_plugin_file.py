@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from build import documents, release
 from build.release import Publisher
 from tests.package.conftest import Built
 from tests.support.bare_root import BareRoot
+from tests.support.daemon import until
 from tests.support.plugin_manager import InstallFailed, PluginManager
 
 PUBLISHER = Publisher(
@@ -227,9 +229,25 @@ def test_the_package_itself_is_installed_from_the_flash_drive_and_removed_withou
         assert "does not run" in manager.bare.call(
             "/bin/bash", "-c", "/etc/rc.d/rc.vm-babysitter status || [[ $? == 3 ]]"
         )
+        until(lambda: "rc.vm-babysitter revive" in manager.crontab)
     said = manager.remove()
     assert "vm-babysitter release --all" in said
     assert {name for name in files() - before if not name.startswith("tmp/inline")} == set()
+
+
+def test_a_daemon_in_another_root_is_not_taken_for_this_ones(
+    manager: PluginManager, built: Built
+) -> None:
+    """As one in a container: the host sees its process."""
+    manager.bare.install(built.package)
+    words = ("vm_babysitter", "--socket", "/run/vm-babysitter/api/api.socket", "serve", "--x")
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words]) as other:
+        try:
+            said = manager.bare.call("/bin/bash", "/etc/rc.d/rc.vm-babysitter", "stop")
+            assert said == "VM Babysitter does not run.\n"
+            assert other.poll() is None
+        finally:
+            other.kill()
 
 
 def test_versions_grow_as_texts() -> None:

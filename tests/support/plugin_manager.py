@@ -14,6 +14,12 @@ from tests.support.bare_root import BareRoot
 
 _FLASH = "boot/config/plugins"
 _RECORDS = "var/lib/pkgtools/packages"
+_REGISTERED = "var/log/plugins"
+_CRONTAB = "etc/cron.d/root"
+_PROGRAMS = (
+    *("cmp", "cp", "curl", "flock", "grep", "mv", "setsid", "sleep"),
+    *("stat", "tail", "tar", "timeout", "xz"),
+)
 _UPGRADEPKG = f"""#!/bin/bash
 set -eu
 [[ $1 == --install-new && $2 == --reinstall ]]
@@ -31,6 +37,16 @@ while read -r file; do rm -f "$file"; done <"/{_RECORDS}/$1"
 rm "/{_RECORDS}/$1"
 echo "$1" >>/removed
 """
+_UPDATE_CRON = f"""#!/bin/bash
+rm -f /{_CRONTAB}
+for link in /{_REGISTERED}/*.plg; do
+  name=${{link##*/}}
+  for file in /{_FLASH}/"${{name%.plg}}"/*.cron; do
+    [[ -e $file ]] && cat "$file" >>/{_CRONTAB}
+  done
+done
+exit 0
+"""
 
 
 class InstallFailed(Exception):
@@ -44,13 +60,17 @@ class PluginManager:
         self.bare = bare
         self.web: dict[str, bytes] = {}
         self.said: list[str] = []
-        for folder in (_FLASH, _RECORDS):
+        for folder in (_FLASH, _RECORDS, _REGISTERED, "etc/cron.d", "usr/local/sbin"):
             (bare.root / folder).mkdir(parents=True)
-        for name, text in (("upgradepkg", _UPGRADEPKG), ("removepkg", _REMOVEPKG)):
-            path = bare.root / "usr/bin" / name
+        for name, text in {
+            "usr/bin/upgradepkg": _UPGRADEPKG,
+            "usr/bin/removepkg": _REMOVEPKG,
+            "usr/local/sbin/update_cron": _UPDATE_CRON,
+        }.items():
+            path = bare.root / name
             path.write_text(text)
             path.chmod(0o755)
-        for name in ("cmp", "curl", "grep", "mv", "sleep", "stat", "tail", "tar", "timeout", "xz"):
+        for name in _PROGRAMS:
             bare.have_program(name)
 
     @property
@@ -63,6 +83,12 @@ class PluginManager:
         """The folder of our plugin on the flash drive."""
         return self.bare.root / _FLASH / "vm-babysitter"
 
+    @property
+    def crontab(self) -> str:
+        """What cron does for plugins."""
+        path = self.bare.root / _CRONTAB
+        return path.read_text() if path.exists() else ""
+
     def install(self, plg: Path) -> None:
         """Install a plugin, or do so at boot. Raises InstallFailed."""
         kept = self.bare.root / _FLASH / "vm-babysitter.plg"
@@ -71,11 +97,14 @@ class PluginManager:
         self._perform(plg, "install")
         if plg != kept:
             shutil.copy(plg, kept)
+        self._link.unlink(missing_ok=True)
+        self._link.symlink_to("/" + str(kept.relative_to(self.bare.root)))
 
     def remove(self) -> str:
         """Remove it; returns what it says to the user."""
         before = len(self.said)
         plg = self.bare.root / _FLASH / "vm-babysitter.plg"
+        self._link.unlink()
         self._perform(plg, "remove")
         plg.unlink()
         return "".join(self.said[before:])
@@ -84,10 +113,20 @@ class PluginManager:
         """Lose all but the flash drive, as far as it is ours."""
         for path in (self.bare.root / _RECORDS).iterdir():
             path.unlink()
-        for place in ("usr/local/vm-babysitter", "usr/local/emhttp", "usr/local/sbin"):
+        for place in ("usr/local/vm-babysitter", "usr/local/emhttp"):
             shutil.rmtree(self.bare.root / place, ignore_errors=True)
-        for path in (self.bare.root / "usr/local/etc/rc.d").iterdir():
-            path.unlink()
+        for path in (
+            *(self.bare.root / "usr/local/etc/rc.d").iterdir(),
+            self.bare.root / "usr/local/sbin/vm-babysitter",
+            self.bare.root / _CRONTAB,
+            self._link,
+        ):
+            path.unlink(missing_ok=True)
+
+    @property
+    def _link(self) -> Path:
+        """By this a plugin is registered."""
+        return self.bare.root / _REGISTERED / "vm-babysitter.plg"
 
     def _perform(self, plg: Path, method: str) -> None:
         parser = etree.XMLParser(resolve_entities=True, strip_cdata=True, no_network=True)

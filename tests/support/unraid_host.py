@@ -27,6 +27,14 @@ exec {python} -m vm_babysitter "$@"
 """
 
 
+_UPDATE_CRON = """#!/bin/bash
+for link in {root}/var/log/plugins/*.plg; do
+  name=${{link##*/}}
+  cat {root}/boot/config/plugins/"${{name%.plg}}"/*.cron 2>/dev/null
+done >{crontab}
+"""
+
+
 @dataclass(frozen=True)
 class Ran:
     """A script that has ended."""
@@ -82,6 +90,11 @@ class UnraidHost:
     def have_program(self, text: str) -> None:
         """Have another command in its place."""
         self._program(f"usr/local/sbin/{NAME}", text)
+
+    def have_update_cron(self, crontab: Path) -> None:
+        """Have the script with which Unraid puts its table for cron together."""
+        text = _UPDATE_CRON.format(root=self.root, crontab=crontab)
+        self._program("usr/local/sbin/update_cron", text)
 
     def _program(self, name: str, text: str) -> None:
         path = self.root / name
