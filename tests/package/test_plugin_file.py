@@ -15,6 +15,7 @@ from build.release import Publisher
 from tests.package.conftest import Built
 from tests.support.bare_root import BareRoot
 from tests.support.daemon import until
+from tests.support.mounts import ram_disk
 from tests.support.plugin_manager import InstallFailed, PluginManager
 
 PUBLISHER = Publisher(
@@ -28,6 +29,8 @@ PUBLISHER = Publisher(
 )
 OLD, NEW = "2026.01.01", "2026.01.01a"
 _COMMAND = "usr/local/sbin/vm-babysitter"
+_SCRIPTS = "usr/local/emhttp/plugins/vm-babysitter/scripts"
+_PART = "usr/local/vm-babysitter/backend/x.py"
 _RC = """#!/bin/bash
 echo "rc $1" >>/rc.log
 exit {code}
@@ -48,8 +51,9 @@ def released(folder: Path, version: str, rc_code: int = 0) -> Released:
     for name, text in {
         "etc/rc.d/rc.vm-babysitter": _RC.format(code=rc_code),
         _COMMAND: f"#!/bin/bash\necho {version}\n",
-        "usr/local/emhttp/plugins/vm-babysitter/scripts/installed": "echo started >>/rc.log",
-        "usr/local/vm-babysitter/backend/x.py": "",
+        f"{_SCRIPTS}/installed": "echo started >>/rc.log",
+        f"{_SCRIPTS}/autostart-guard": 'echo "guard $1" >>/rc.log',
+        _PART: "x = 1\n",
         "install/doinst.sh": "",
     }.items():
         path = tree / name
@@ -57,7 +61,8 @@ def released(folder: Path, version: str, rc_code: int = 0) -> Released:
         path.write_text(text)
         path.chmod(0o755)
     package = folder / release.package_file(version)
-    subprocess.run(["tar", "-cJf", str(package), "-C", str(tree), "."], check=True)
+    names = sorted(path.name for path in tree.iterdir())
+    subprocess.run(["tar", "-cJf", str(package), "-C", str(tree), *names], check=True)
     digest = hashlib.sha256(package.read_bytes()).hexdigest()
     rendered = documents.render(documents.Package(version, digest), PUBLISHER, "## Unreleased\n- x")
     plg = folder / f"{version}.plg"
@@ -197,6 +202,80 @@ def test_a_daemon_that_cannot_be_stopped_does_not_keep_an_update_from_being_made
     assert command_says(manager) == NEW
 
 
+def runs(manager: PluginManager) -> None:
+    """Have Unraid say that it does not boot."""
+    path = manager.bare.root / "var/local/emhttp/var.ini"
+    path.parent.mkdir(parents=True)
+    path.write_text('fsState="Started"\n')
+
+
+def loses(manager: PluginManager, how: str) -> None:
+    """Have the package tools lose a part of the package, and call that a success."""
+    path = manager.bare.root / "usr/bin/upgradepkg"
+    path.write_text(f"{path.read_text()}{how} /{_PART}\n")
+
+
+@pytest.mark.parametrize("how", ["rm", ">"])
+def test_what_was_not_unpacked_as_a_whole_is_no_success(
+    manager: PluginManager, old: Released, new: Released, how: str
+) -> None:
+    manager.install(old.plg)
+    runs(manager)
+    loses(manager, how)
+    with pytest.raises(InstallFailed, match="not installed as a whole"):
+        manager.install(new.plg)
+    assert old.package.name in kept(manager), "the next boot installs it"
+    assert log(manager) == ["started", "rc stop"]
+
+
+def test_at_boot_that_does_not_have_the_plugin_put_away(
+    manager: PluginManager, old: Released
+) -> None:
+    manager.install(old.plg)
+    manager.reboot()
+    notify = manager.bare.root / "usr/local/emhttp/webGui/scripts/notify"
+    notify.parent.mkdir(parents=True)
+    notify.write_text('#!/bin/bash\necho "$*" >/notified\n')
+    notify.chmod(0o755)
+    loses(manager, "rm")
+    manager.install(manager.bare.root / "boot/config/plugins/vm-babysitter.plg")
+    assert "No VM is backed up" in (manager.bare.root / "notified").read_text()
+    assert log(manager) == ["started"]
+
+
+def test_where_memory_is_full_nothing_is_touched(
+    manager: PluginManager, old: Released, new: Released
+) -> None:
+    manager.install(old.plg)
+    runs(manager)
+    place = manager.bare.root / "usr/local"
+    shutil.move(place, manager.bare.root / "local")
+    with ram_disk(place, 8 << 20):
+        shutil.copytree(manager.bare.root / "local", place, dirs_exist_ok=True)
+        with pytest.raises(InstallFailed, match=r"[78] MiB are free. Nothing was changed"):
+            manager.install(new.plg)
+        assert command_says(manager) == OLD
+        assert log(manager) == ["started"]
+
+
+def test_removed_it_tells_of_vms_that_do_not_start_any_more(
+    manager: PluginManager, old: Released
+) -> None:
+    manager.install(old.plg)
+    (manager.flash / "settings.json").write_text('{"autostart": {"taken": [\n "x"]}}')
+    assert "do not start by themselves any more" in manager.remove()
+
+
+def test_removed_without_a_record_it_leaves_nothing_either(
+    manager: PluginManager, old: Released
+) -> None:
+    manager.install(old.plg)
+    (manager.bare.root / "var/lib/pkgtools/packages" / manager.installed[0]).unlink()
+    manager.remove()
+    for name in (_COMMAND, "etc/rc.d/rc.vm-babysitter"):
+        assert not (manager.bare.root / name).exists()
+
+
 def test_removed_it_says_what_stays_and_leaves_only_the_settings(
     manager: PluginManager, old: Released
 ) -> None:
@@ -205,7 +284,8 @@ def test_removed_it_says_what_stays_and_leaves_only_the_settings(
     said = manager.remove()
     assert "all backups" in said
     assert "settings" in said
-    assert log(manager)[-1] == "rc stop"
+    assert "Autostart" not in said
+    assert log(manager)[-2:] == ["rc stop", "guard stop"]
     assert kept(manager) == ["settings.json"]
     assert manager.installed == []
     for place in ("usr/local/vm-babysitter", "usr/local/emhttp/plugins/vm-babysitter"):

@@ -17,8 +17,8 @@ _RECORDS = "var/lib/pkgtools/packages"
 _REGISTERED = "var/log/plugins"
 _CRONTAB = "etc/cron.d/root"
 _PROGRAMS = (
-    *("cmp", "cp", "curl", "flock", "grep", "mv", "setsid", "sleep"),
-    *("stat", "tail", "tar", "timeout", "xz"),
+    *("cmp", "cp", "curl", "df", "flock", "grep", "mv", "setsid", "sleep"),
+    *("stat", "tail", "tar", "timeout", "tr", "xz"),
 )
 _UPGRADEPKG = f"""#!/bin/bash
 set -eu
