@@ -217,6 +217,41 @@ def test_who_is_about_to_start_it_gives_up_when_it_is_stopped(up: UnraidHost, ve
     said = starting.communicate(timeout=30)[0]
     assert "Not started: it was stopped meanwhile." in said
     assert not (up.root / "launched").exists()
+    assert up.said("notify") == []
+
+
+@pytest.mark.parametrize("stopped_by", ["stop", "array"])
+def test_what_fails_because_it_is_stopped_is_no_alarm(up: UnraidHost, stopped_by: str) -> None:
+    up.have_program(_SLOW.format(folder=up.root).replace("ok\\tpython", "failed\\tstate"))
+    with (up.root / "usr/local/sbin/vm-babysitter").open("a") as program:
+        program.write("exit 1\n")
+    starting = up.popen("etc/rc.d/rc.vm-babysitter", "start")
+    until((up.root / "checks").exists)
+    if stopped_by == "stop":
+        up.rc("stop")
+    else:
+        up.array("Stopping")
+    (up.root / "go").touch()
+    assert starting.communicate(timeout=30)[0].startswith("Not started: ")
+    assert up.said("notify") == []
+
+
+def test_a_start_that_is_stopped_before_it_answers_is_no_alarm(up: UnraidHost) -> None:
+    up.have_program(_SLOW.format(folder=up.root))
+    (up.root / "go").touch()
+    starting = up.popen("etc/rc.d/rc.vm-babysitter", "start")
+    until((up.root / "launched").exists)
+    assert up.rc("stop").said == "VM Babysitter is stopped.\n"
+    assert starting.communicate(timeout=30)[0] == "Not started: it was stopped meanwhile.\n"
+    assert up.said("notify") == []
+
+
+def test_no_start_where_nothing_can_be_put_into_run(up: UnraidHost) -> None:
+    up.runtime.write_text("")
+    refused = up.rc("start")
+    assert refused.code == 1
+    assert "Nothing can be put into" in refused.said
+    assert len(up.said("notify")) == 1
 
 
 def test_a_daemon_that_is_ending_is_not_revived(up: UnraidHost) -> None:
@@ -261,7 +296,7 @@ def test_a_disk_that_does_not_answer_is_not_waited_for_twice(up: UnraidHost) -> 
         (disk / "file").touch()
         up.have_program(_STUCK.format(disk=disk))
         subprocess.run(["fsfreeze", "--freeze", disk], check=True)
-        stack.callback(subprocess.run, ["fsfreeze", "--unfreeze", disk], check=True)
+        stack.callback(lambda: subprocess.run(["fsfreeze", "--unfreeze", disk], check=True))
         up.rc("start", VMB_START_SECONDS="1")
         assert up.pid is not None
         first, second = (up.rc("stop", VMB_STOP_SECONDS="3") for _ in range(2))
