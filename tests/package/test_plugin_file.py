@@ -266,6 +266,21 @@ def test_removed_it_tells_of_vms_that_do_not_start_any_more(
     assert "do not start by themselves any more" in manager.remove()
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_removed_it_does_not_keep_a_guest_from_being_thawed(
+    manager: PluginManager, old: Released, *, frozen: bool
+) -> None:
+    manager.install(old.plg)
+    runtime = manager.bare.root / "run/vm-babysitter"
+    (runtime / "api").mkdir(parents=True)
+    (runtime / "daemon.out").touch()
+    mark = runtime / "frozen-x"
+    if frozen:
+        mark.touch()
+    assert ("virsh domfsthaw" in manager.remove()) is frozen
+    assert (list(runtime.iterdir()) if runtime.exists() else []) == ([mark] if frozen else [])
+
+
 def test_removed_without_a_record_it_leaves_nothing_either(
     manager: PluginManager, old: Released
 ) -> None:

@@ -17,7 +17,7 @@ _RECORDS = "var/lib/pkgtools/packages"
 _REGISTERED = "var/log/plugins"
 _CRONTAB = "etc/cron.d/root"
 _PROGRAMS = (
-    *("cmp", "cp", "curl", "df", "flock", "grep", "mv", "setsid", "sleep"),
+    *("cmp", "cp", "curl", "df", "find", "flock", "grep", "mv", "rmdir", "setsid", "sleep"),
     *("stat", "tail", "tar", "timeout", "tr", "xz"),
 )
 _UPGRADEPKG = f"""#!/bin/bash
