@@ -370,8 +370,14 @@ def test_a_daemon_that_ends_at_once_is_told_with_its_last_words(up: UnraidHost) 
     up.api.socket.mkdir()
     refused = up.rc("start")
     assert refused.code == 1
-    assert "The daemon ended at once" in refused.said
+    assert "The daemon ended at once: --socket: " in refused.said
+    assert "is there already and is no socket. Remove it, or choose another path.\n" in refused.said
     assert len(up.said("notify")) == 1
+    up.rc("revive")
+    assert len(up.said("notify")) == 1, "the same is not told again"
+    up.api.socket.rmdir()
+    assert "VM Babysitter is running." in up.rc("revive").said
+    up.answers()
 
 
 def test_the_users_own_folder_for_the_state(up: UnraidHost) -> None:
