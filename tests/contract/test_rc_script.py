@@ -74,7 +74,7 @@ def test_started_asked_restarted_and_stopped(up: UnraidHost) -> None:
     assert (up.pool / "system/vm-babysitter/journal.sqlite").exists()
     again = up.rc("restart", VMB_STOP_SECONDS="3")
     assert again.code == 0
-    assert again.seconds < 5, "it does not wait for itself"
+    assert again.seconds < began.seconds + 4, "it does not wait for itself, which is 5 seconds"
     assert up.pid not in {None, first}
     assert up.rc("stop").said == "VM Babysitter is stopped.\n"
     assert up.rc("status").code == 3
@@ -287,7 +287,7 @@ def test_a_daemon_that_takes_connections_and_does_not_answer(up: UnraidHost) -> 
     up.have_program(_SILENT)
     started = up.rc("start", VMB_START_SECONDS="1")
     assert started.said == "VM Babysitter runs, and does not answer yet.\n"
-    assert started.seconds < 6, "each try to reach it takes 2 seconds"
+    assert started.seconds < 12, "not 21: each try to reach it takes 2 seconds"
 
 
 def test_a_disk_that_does_not_answer_is_not_waited_for_twice(up: UnraidHost) -> None:
@@ -299,11 +299,11 @@ def test_a_disk_that_does_not_answer_is_not_waited_for_twice(up: UnraidHost) -> 
         stack.callback(lambda: subprocess.run(["fsfreeze", "--unfreeze", disk], check=True))
         up.rc("start", VMB_START_SECONDS="1")
         assert up.pid is not None
-        first, second = (up.rc("stop", VMB_STOP_SECONDS="3") for _ in range(2))
+        first, second = (up.rc("stop", VMB_STOP_SECONDS="6") for _ in range(2))
         assert "cannot be killed: a disk does not answer" in first.said
-        assert first.seconds < 3 + 2 + AT_ONCE
+        assert first.seconds < 6 + 2 + 2 * AT_ONCE
         assert (first.code, second.code) == (1, 1)
-        assert second.seconds < 2 + AT_ONCE
+        assert second.seconds < 2 + 2 * AT_ONCE
         assert up.rc("start").said == "VM Babysitter runs already.\n"
     until(lambda: up.pid is None)
 
