@@ -19,6 +19,7 @@ from vm_babysitter.cli import follow
 from vm_babysitter.domain.errors import (
     BabysitterError,
     Busy,
+    Damaged,
     HypervisorUnreachable,
     VmNotFound,
 )
@@ -562,6 +563,17 @@ def test_settings_are_exported_and_imported(daemon: Daemon, tmp_path: Path) -> N
             "invalid-input"
         )
     assert daemon.json("settings", "check", "/nowhere", code=1)["error"]["code"] == "system-failed"
+
+
+def test_settings_are_imported_in_place_of_damaged_ones(daemon: Daemon) -> None:
+    def damaged() -> SettingsView:
+        raise Damaged("/boot/settings.json", "it is no JSON", "Correct it, or save settings anew.")
+
+    daemon.services.settings = damaged  # type: ignore[method-assign]
+    assert daemon.call("settings", "show").exit_code == 12
+    new = {"version": 1, "backup": {"parallel": 2}}
+    assert daemon.call("settings", "import", "-", typed=json.dumps(new).encode()).exit_code == 0
+    assert daemon.services.raw == new
 
 
 # --- serve, completion, colours

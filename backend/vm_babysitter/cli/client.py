@@ -124,9 +124,10 @@ class Daemon:
         """Return the settings."""
         return self._get("/settings", SettingsView)
 
-    def save_settings(self, document: Mapping[str, Any], tag: str) -> SettingsView:
-        """Save settings, if they still are those with that tag."""
-        return self._post("/settings", SettingsView, document, {"If-Match": f'"{tag}"'})
+    def save_settings(self, document: Mapping[str, Any], tag: str | None) -> SettingsView:
+        """Save settings, if they still are those with that tag; None: whatever they are."""
+        version = "*" if tag is None else f'"{tag}"'
+        return self._post("/settings", SettingsView, document, {"If-Match": version})
 
     def check_settings(self, document: Mapping[str, Any]) -> CheckedView:
         """Say what is wrong with settings."""

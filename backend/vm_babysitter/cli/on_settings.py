@@ -145,11 +145,12 @@ def export_all(session: Session, file: Path | None, as_json: bool) -> None:
 def import_all(session: Session, file: Path, as_json: bool) -> None:
     """Take the settings in FILE (-: standard input), all of them, in place of those there are.
 
-    If one is wrong nothing is changed.
+    If one is wrong nothing is changed. Settings that cannot be read any more are kept beside the
+    new ones.
     """
     with session.daemon(as_json=as_json) as daemon:
-        new = _read(file)
-        saved = daemon.save_settings(new, daemon.settings().tag)
+        # None of the old ones is needed: it is the way out where they are wrong or damaged.
+        saved = daemon.save_settings(_read(file), None)
     show(as_json, lambda: saved, lambda: _lines(["Imported."], saved))
 
 

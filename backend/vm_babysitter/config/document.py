@@ -12,7 +12,10 @@ Document = dict[str, object]
 """Settings as JSON has them, with keys that this version does not know."""
 _MOST_BYTES = 1 << 20
 _DEEPEST = 32
-_WAY_OUT = "It was left as it is. Correct it, or save settings anew: it is kept beside them then."
+_WAY_OUT = (
+    "It was left as it is. Correct it, or have others: `vm-babysitter settings import FILE`. It is "
+    "kept beside them then."
+)
 
 
 def decode(content: bytes, path: str) -> Document:
