@@ -49,7 +49,7 @@ def test_it_is_set_up_and_backs_up_and_tells_of_it(
         assert api.part("store")["state"] == "waits"
         assert not api.get("/status")["fine"]
         refused = api.call("POST", "/jobs", {"kind": "backup", "vm": world.vm.uuid}, expect=503)
-        assert "no backup folder is set up" in str(refused)
+        assert "No backup folder is set up" in str(refused)
 
         api.configure(store={"path": str(daemon.store)}, backup={"compress": True})
         first = back_up(daemon, world)

@@ -16,6 +16,7 @@ from tests.support.fakes.store_place import GIB, MARKED, NOTHING
 from tests.support.jobs import eventually, job
 from tests.support.settings import STORE
 from vm_babysitter.api.app import create_app
+from vm_babysitter.domain.errors import Damaged
 from vm_babysitter.domain.event import Severity
 from vm_babysitter.domain.findings import Code, Finding, Weight
 from vm_babysitter.domain.host_state import HostState
@@ -108,6 +109,10 @@ def test_a_broken_file_of_settings_is_told_once_and_corrected_while_it_runs(
     assert stage.listener.events[0].severity is Severity.ALERT
     status = stage.services.status()
     assert (status.fine, status.sentence) == (False, "The settings cannot be used.")
+    assert status.vms
+    assert {vm.words for vm in status.vms} == {"not looked at yet"}  # not: no backup yet
+    with pytest.raises(Damaged):
+        stage.services.submit(JobKind.BACKUP, "house", {})
     schedules = [{"name": "nightly", "when": "@daily"}]
     stage.write(**SET_UP, schedules=schedules)
     stage.works.wait_for("house")  # what was missed meanwhile is made up for

@@ -17,8 +17,9 @@ from vm_babysitter.domain.errors import (
     Busy,
     HypervisorUnreachable,
     SettingsChanged,
+    StoreAway,
     StoreFailed,
-    StoreRefused,
+    StoreNotSetUp,
     VmNotFound,
 )
 from vm_babysitter.domain.job import JobKind, JobState, Origin
@@ -72,9 +73,9 @@ def test_vms_and_their_backups(stage: DaemonStage) -> None:
 def test_before_anything_is_set_up(stage: DaemonStage) -> None:
     nothing_set_up(stage)
     services = stage.services
-    with pytest.raises(StoreRefused):
+    with pytest.raises(StoreNotSetUp):
         services.submit(JobKind.BACKUP, "house", {})
-    with pytest.raises(StoreRefused):
+    with pytest.raises(StoreNotSetUp):
         services.points(None)
     assert services.plan("house", full=False, track_snapshots=False)
     assert services.health_of("house")
@@ -148,7 +149,7 @@ def test_a_folder_that_is_away_is_not_one_without_backups(stage: DaemonStage) ->
         lambda: services.plan("house", full=False, track_snapshots=False),
     )
     for call in calls:
-        with pytest.raises(StoreRefused, match="not there"):
+        with pytest.raises(StoreAway, match="not there"):
             call()
     stage.place.found = MARKED
     assert services.points(None)

@@ -32,6 +32,9 @@ def diagnosis(*findings: Finding, health: Health = Health.GOOD) -> Diagnosis:
     return Diagnosis(Facts("house", "u1"), health, findings, ())
 
 
+NONE = diagnosis(health=Health.NONE)
+
+
 def sentence(*situations: Situation, general: tuple[Todo, ...] = ()) -> str:
     return overview(situations, general, set_up=True, now=NOW).sentence
 
@@ -56,6 +59,8 @@ def test_not_set_up() -> None:
          "All is well; house had no backup yet."),
         ((WELL, replace(WELL, succeeded=None, newest_taken=None)),
          "All is well; 1 of 2 VMs had no backup yet."),
+        ((WELL, replace(WELL, diagnosis=NONE, newest_taken=None)),  # the folder was emptied
+         "All is well; 1 of 2 VMs had no backup yet."),
         ((WELL, replace(WELL, last=FAILED)), "1 of 2 VMs need your attention."),
         ((replace(WELL, last=FAILED),), "house needs your attention."),
     ],
@@ -66,7 +71,8 @@ def test_the_sentence(situations: tuple[Situation, ...], expected: str) -> None:
 
 def test_something_that_is_about_no_vm() -> None:
     full = Todo("The backup folder is full.")
-    assert sentence(WELL, general=(full,)) == (
+    looked_at = replace(WELL, diagnosis=diagnosis())
+    assert sentence(looked_at, general=(full,)) == (
         "house is all right, but something else needs your attention."
     )
     new = replace(WELL, succeeded=None, newest_taken=None)
@@ -74,6 +80,7 @@ def test_something_that_is_about_no_vm() -> None:
         "house had no backup yet, and something else needs your attention."
     )
     assert sentence(new, WELL, general=(full,)).startswith("1 of 2 VMs had no backup yet, and")
+    assert sentence(looked_at, WELL, general=(full,)) == "Something needs your attention."
     assert overview([WELL], [full], set_up=True, now=NOW).todo == (full,)
 
 

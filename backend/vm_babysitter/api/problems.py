@@ -21,6 +21,8 @@ _BY_CODE = {
     "invalid-settings": HTTPStatus.CONFLICT,
     "not-enough-space": HTTPStatus.INSUFFICIENT_STORAGE,
     "settings-changed": HTTPStatus.PRECONDITION_FAILED,
+    "store-away": HTTPStatus.SERVICE_UNAVAILABLE,
+    "store-not-set-up": HTTPStatus.SERVICE_UNAVAILABLE,
     "store-refused": HTTPStatus.SERVICE_UNAVAILABLE,
     "store-taken": HTTPStatus.CONFLICT,
     "vm-not-eligible": HTTPStatus.CONFLICT,

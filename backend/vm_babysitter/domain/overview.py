@@ -116,11 +116,13 @@ def _sentence(mine: Sequence[Situation], troubled: int, general: int, now: datet
     if troubled:
         some = f"{troubled} of {len(mine)} VMs need" if len(mine) > 1 else f"{mine[0].name} needs"
         return f"{some} your attention."
-    without = sum(1 for s in mine if s.succeeded is None and s.newest_taken is None)
+    without = sum(map(_has_no_backup, mine))
     waiting = f"{without} of {len(mine)} VMs" if len(mine) > 1 else mine[0].name
     if general:
-        so_far = f"{waiting} had no backup yet, and" if without else f"{all_of_them} all right, but"
-        return f"{so_far} something else needs your attention."
+        known = all(s.diagnosis is not None for s in mine)  # else nobody knows whether they are
+        right = f"{all_of_them} all right, but something else" if known else "Something"
+        begin = f"{waiting} had no backup yet, and something else" if without else right
+        return f"{begin} needs your attention."
     if without:
         return f"All is well; {waiting} had no backup yet."
     latest = [s.succeeded or s.newest_taken for s in mine]
@@ -129,3 +131,12 @@ def _sentence(mine: Sequence[Situation], troubled: int, general: int, now: datet
     if len(mine) == 1:
         return f"All is well: {mine[0].name} was backed up {ago} ago."
     return f"All is well: each of {len(mine)} VMs was backed up within the last {ago}."
+
+
+def _has_no_backup(situation: Situation) -> bool:
+    """Whether the backup folder has none; of one not looked at, whether none was ever made."""
+    if situation.newest_taken is not None:
+        return False
+    if situation.diagnosis is None:
+        return situation.succeeded is None
+    return situation.diagnosis.health is Health.NONE

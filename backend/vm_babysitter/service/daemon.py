@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from vm_babysitter.config.context import Context, VmRef
 from vm_babysitter.config.selection import due, seen_to_note
 from vm_babysitter.domain.diagnosis import Diagnosis
-from vm_babysitter.domain.errors import BabysitterError, Busy, StoreRefused
+from vm_babysitter.domain.errors import BabysitterError, Busy, StoreAway
 from vm_babysitter.domain.event import Event, Severity
 from vm_babysitter.domain.findings import Code
 from vm_babysitter.domain.job import Job, JobKind, JobRequest, Limits, Origin
@@ -307,7 +307,7 @@ class Daemon:
         """Open what diagnoses, unless it would take backups that are away for none."""
         reason = "" if self.guard.path is None else self.guard.hindrance()
         if reason:
-            raise StoreRefused(str(self.guard.path), reason, "Is its disk mounted?")
+            raise StoreAway(reason)
         with self._outside.open_diagnoser() as diagnoser:
             yield diagnoser
 

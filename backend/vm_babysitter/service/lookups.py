@@ -9,7 +9,8 @@ from vm_babysitter.domain.errors import (
     BabysitterError,
     Busy,
     HypervisorUnreachable,
-    StoreRefused,
+    StoreAway,
+    StoreNotSetUp,
     VmNotFound,
 )
 from vm_babysitter.engine.app import App
@@ -72,9 +73,11 @@ class Lookups:
 
     def set_up(self) -> None:
         """Refuse what needs a backup folder as long as none is set up."""
+        configuration = self._daemon.configuration
+        if configuration.problem is not None and configuration.loaded is None:
+            raise configuration.problem  # what is set up is not known
         if self._daemon.guard.path is None:
-            way_out = "Name one in the settings: store.path."
-            raise StoreRefused("", "no backup folder is set up", way_out)
+            raise StoreNotSetUp
 
     @contextmanager
     def reading(self) -> Iterator[Store]:
@@ -110,7 +113,7 @@ class Lookups:
         guard = self._daemon.guard
         reason = "" if guard.path is None else guard.hindrance()
         if reason:
-            raise StoreRefused(str(guard.path), reason, "Is its disk mounted?")
+            raise StoreAway(reason)
 
     @contextmanager
     def _asking(self, *, libvirt: bool) -> Iterator[None]:

@@ -8,8 +8,8 @@ from vm_babysitter.views import PartState, PartView
 
 _SPACE = "Free some space there."
 _MOUNTED = (
-    "Is its disk mounted? If backups are to go to what lies there now, save the settings with "
-    "store.id and store.filesystem empty."
+    "Is its disk mounted? If backups are to go to what lies there now: `vm-babysitter settings "
+    "unset store.id`, then `vm-babysitter settings unset store.filesystem`."
 )
 _TROUBLES = {
     "store-away": (

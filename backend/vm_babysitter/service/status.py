@@ -48,6 +48,10 @@ class Moment:
 
 def status_view(moment: Moment, configuration: Configuration, recent: RecentJobs) -> StatusView:
     """Sum up a moment."""
+    problem = configuration.problem
+    unknown = problem is not None and configuration.loaded is None  # what is set up is not known
+    if unknown:  # nor whether there are backups
+        moment = replace(moment, known={})
     situations = list(_situations(moment, configuration, recent))
     found = overview(
         situations,
@@ -59,8 +63,7 @@ def status_view(moment: Moment, configuration: Configuration, recent: RecentJobs
     if watched.at is None and configuration.settings.store.path:
         unseen = (Todo(watched.trouble),) if watched.trouble else ()
         found = Overview(False, "Which VMs there are is not known yet.", (*unseen, *found.todo))
-    problem = configuration.problem
-    if problem is not None and configuration.loaded is None:  # what is set up is not known
+    if unknown:
         found = replace(found, sentence="The settings cannot be used.", todo=moment.troubles)
     kinds = {schedule.name: schedule.kind for schedule in configuration.settings.schedules}
     upcoming = sorted(moment.next_runs.items(), key=lambda item: item[1])

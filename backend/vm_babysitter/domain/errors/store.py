@@ -19,6 +19,27 @@ class StoreRefused(BabysitterError):
 
 
 @dataclass(eq=False)
+class StoreNotSetUp(BabysitterError):
+    """The settings name no backup folder."""
+
+    code: ClassVar[str] = "store-not-set-up"
+    template: ClassVar[str] = "No backup folder is set up."
+    hint_template: ClassVar[str] = (
+        "Name one on the Settings page, or by `vm-babysitter settings set store.path FOLDER`."
+    )
+
+
+@dataclass(eq=False)
+class StoreAway(BabysitterError):
+    """The backup folder that is set up is not there, or another one lies in its place."""
+
+    code: ClassVar[str] = "store-away"
+    template: ClassVar[str] = "The backups cannot be reached: {reason}."
+    hint_template: ClassVar[str] = "`vm-babysitter status` says what to do."
+    reason: str
+
+
+@dataclass(eq=False)
 class StoreTaken(BabysitterError):
     """Another host writes to the backup folder."""
 
