@@ -260,6 +260,7 @@ def test_schedules(stage: DaemonStage) -> None:
     first, second = stage.services.schedules()
     assert (first.words, first.kind, first.vms) == ("every day at 00:00", "backup", ("house",))
     assert first.next is not None
+    assert (first.last, second.last) == (None, None)  # nothing was begun yet
     assert second.next is None
     assert second.warnings
 

@@ -12,7 +12,7 @@ from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.timer import FakeTimer
 from vm_babysitter.domain.errors import StoreFailed
 from vm_babysitter.domain.schedule import parse
-from vm_babysitter.engine.scheduling import Scheduler, Wanted
+from vm_babysitter.engine.scheduling import Scheduler, Wanted, begun
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -111,7 +111,23 @@ def test_a_new_schedule_begins_to_count_from_now() -> None:
     house = House()
     house.sync(wanted(line="0 11 * * *"))
     assert house.begun == []
-    assert house.notes.runs == {"nightly": NOON}
+    (since,) = house.notes.runs.values()
+    assert timedelta(0) <= since - NOON < timedelta(seconds=1)
+
+
+def test_a_schedule_that_has_not_run_yet_has_no_last_run() -> None:
+    house = House()
+    house.sync(wanted())
+    assert begun(house.notes.runs) == {}
+    house.clock.advance(0.5)
+    house.sync(wanted(), wanted("hourly", "@hourly"))
+    assert begun(house.notes.runs) == {}
+    house.timer.pass_time(HOUR)
+    assert begun(house.notes.runs) == {"hourly": utc("11-24T13:00")}
+    house.restart(5 * DAY, wanted())
+    assert begun(house.notes.runs)["nightly"] == utc("11-29T02:00")
+    house.sync(wanted(line="30 2 * * *"))
+    assert "nightly" not in begun(house.notes.runs)
 
 
 # --- missed --------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ serves after the program was not running, after the machine slept, and after the
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from functools import partial
@@ -18,6 +18,8 @@ from vm_babysitter.ports import Clock, ServedRuns, Timer
 _log = logging.getLogger(__name__)
 _AGAIN = timedelta(minutes=1)
 """How long after a failure a run is tried to be begun again."""
+_OFF = timedelta(microseconds=1)
+"""Runs are due at whole minutes. A moment from which is only counted is none of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,8 @@ class Scheduler:
             entry.wanted = wanted
             return
         if served is None:
-            served = self._clock.now()
+            now = self._clock.now()
+            served = now + _OFF if _is_whole(now) else now
             # From now on a run can be missed, even if none has ever been begun.
             self._served.note_run(wanted.name, served)
         self._entries[wanted.name] = _Entry(wanted, served)
@@ -159,6 +162,18 @@ class Scheduler:
             return
         name = entry.wanted.name
         self._timer.at(_alarm(name), self._clock.now() + _AGAIN, partial(self._ring, name))
+
+
+def begun(served: Mapping[str, datetime]) -> dict[str, datetime]:
+    """Return when schedules were due last and begun, by name; without those that never were.
+
+    ``served`` is up to when each is served.
+    """
+    return {name: moment for name, moment in served.items() if _is_whole(moment)}
+
+
+def _is_whole(moment: datetime) -> bool:
+    return moment.second == moment.microsecond == 0
 
 
 def _alarm(name: str) -> str:

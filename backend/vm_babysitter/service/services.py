@@ -11,6 +11,7 @@ from vm_babysitter.domain.overview import Todo
 from vm_babysitter.domain.schedule import parse
 from vm_babysitter.engine.app import App
 from vm_babysitter.engine.diagnosing import Wishes
+from vm_babysitter.engine.scheduling import begun
 from vm_babysitter.ports import StoredVm
 from vm_babysitter.service.autostart import AutostartPart
 from vm_babysitter.service.daemon import Daemon
@@ -196,7 +197,7 @@ class DaemonServices:
     def schedules(self) -> Sequence[ScheduleView]:
         """See the protocol."""
         daemon = self._daemon
-        upcoming, last = daemon.scheduler.next_runs(), daemon.journal.last_runs()
+        upcoming, last = daemon.scheduler.next_runs(), begun(daemon.journal.last_runs())
         views = []
         for one in daemon.configuration.settings.schedules:
             cron = parse(one.when)
