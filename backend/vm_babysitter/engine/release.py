@@ -170,7 +170,10 @@ class _Clearing:
         if is_ours(name, self._chains, any_folder=self._any_folder):
             return True
         if is_ours(name, (), any_folder=True):
-            self._note(f"{name!r} is of another backup folder of VM Babysitter, and stays.")
+            self._note(
+                f"{name!r} is of another backup folder of VM Babysitter, and stays; "
+                "--any-folder removes it, too."
+            )
         return False
 
     def _note(self, text: str) -> None:
