@@ -449,6 +449,16 @@ def test_broken_and_unreadable_points_say_what_is_wrong() -> None:
     assert shown[3].manifest is None
 
 
+def test_points_of_vms_of_one_name_tell_by_which_uuid_to_restore_them() -> None:
+    found = chain(*line(1))
+    vms = [
+        (StoredVm(uuid, names, uuid), [found])
+        for uuid, names in (("u1", (NAME,)), ("u2", ("other",)), ("u3", (NAME,)))
+    ]
+    rows = click.unstyle(render_points.points_text(PointView.all(vms))).splitlines()
+    assert [row.split("  ")[0] for row in rows[1:]] == [f"{NAME} (u1)", f"{NAME} (u3)", "other"]
+
+
 # --- verify, restore
 
 
@@ -532,7 +542,7 @@ def test_release_says_what_was_removed_and_what_is_left(app: FakeApp) -> None:
     assert result.stdout == (
         f"VM {NAME!r}: Change tracking was removed from vda. Its restore points stay.\n"
         "Note: 'vmb-12345678-000000-abcdef' is of another backup folder of VM Babysitter, and "
-        "stays.\n"
+        "stays; --any-folder removes it, too.\n"
     )
     assert app.json("release", NAME, "--any-folder")["removed"] == [
         {"disk": "vda", "bitmap": "vmb-12345678-000000-abcdef"}

@@ -90,6 +90,12 @@ def test_what_there_is_to_do_is_not_said_twice() -> None:
     assert told(view)[:3] == ["It is off.", "To do:", "      -> Go."]
 
 
+def test_vms_of_one_name_are_told_apart() -> None:
+    vms = (a_vm("a"), replace(a_vm("b"), uuid="b1"), replace(a_vm("b"), uuid="b2", state=None))
+    rows = told(replace(FINE, vms=vms))[-3:]
+    assert [row.split("  ")[0] for row in rows] == ["a", "b (b1)", "b (b2)"]
+
+
 def test_a_vm_that_is_left_out_or_gone_says_so() -> None:
     out = replace(a_vm("b"), backed_up=False, why_not="it is ignored", state=None)
     *_, good, left = told(replace(FINE, vms=(a_vm("a"), out)))

@@ -1,7 +1,8 @@
 """Results as text for people: what several of them share."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import click
@@ -36,6 +37,16 @@ def _width(text: str) -> int:
         else 1
         for letter in click.unstyle(text)
     )
+
+
+def vm_labels(vms: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return what to call VMs in a list, by UUID; each of ``vms`` is a name and a UUID.
+
+    That is the name; where several have it, with the UUID, by which commands tell them apart.
+    """
+    names = {uuid: name for name, uuid in vms}
+    counts = Counter(names.values())
+    return {u: name if counts[name] == 1 else f"{name} ({u})" for u, name in names.items()}
 
 
 def stored_text(point: Point) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from vm_babysitter.cli.colours import bad
-from vm_babysitter.cli.render import table
+from vm_babysitter.cli.render import table, vm_labels
 from vm_babysitter.domain.chain import ChainState
 from vm_babysitter.lib.units import format_bytes
 from vm_babysitter.views import PointView
@@ -14,18 +14,20 @@ def points_text(points: Sequence[PointView]) -> str:
     """List restore points."""
     if not points:
         return "There is no restore point."
-    rows = [_row(view) for view in sorted(points, key=lambda view: (view.vm, view.point))]
+    labels = vm_labels((view.vm, view.uuid) for view in points)
+    ordered = sorted(points, key=lambda view: (labels[view.uuid], view.point))
+    rows = [(labels[view.uuid], view.point, *_cells(view)) for view in ordered]
     return table(("VM", "POINT", "TAKEN (UTC)", "KIND", "STORED", "STATE"), rows)
 
 
-def _row(view: PointView) -> tuple[str, ...]:
+def _cells(view: PointView) -> tuple[str, ...]:
     point = view.manifest
     if point is None:
-        return view.vm, view.point, "-", "-", "-", bad(f"damaged: {view.problem}")
+        return "-", "-", "-", bad(f"damaged: {view.problem}")
     taken = f"{point.taken:%Y-%m-%d %H:%M:%S}"
     kind = "full" if point.level == "full" else "increment"
     stored = format_bytes(stored_bytes(point))
-    return view.vm, view.point, taken, kind, stored, _state(view)
+    return taken, kind, stored, _state(view)
 
 
 def _state(view: PointView) -> str:

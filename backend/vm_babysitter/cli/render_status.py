@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from vm_babysitter.cli.colours import bad, by_health, good, plain, warning
-from vm_babysitter.cli.render import local, shortened, table
+from vm_babysitter.cli.render import local, shortened, table, vm_labels
 from vm_babysitter.cli.render_jobs import doing
 from vm_babysitter.cli.suggest import Suggest
 from vm_babysitter.domain.diagnosis import Health
@@ -116,9 +116,10 @@ def _next(runs: Sequence[NextRunView]) -> str:
 
 def _vms(vms: Sequence[VmStatusView], room: int | None) -> str:
     ordered = vms if room is None or len(vms) <= room else sorted(vms, key=_is_fine)
+    labels = vm_labels((vm.vm, vm.uuid) for vm in vms)
     rows = [
         (
-            vm.vm,
+            labels[vm.uuid],
             "gone" if vm.state is None else str(vm.state),
             local(vm.current_as_of or vm.newest_taken),
             by_health(vm.health, vm.words) if vm.backed_up else f"not backed up: {vm.why_not}",
