@@ -170,7 +170,9 @@ def test_a_backup_is_followed_and_told_as_if_made_here(daemon: Daemon) -> None:
     result = daemon.call("backup", NAME, "--full", "--limit", "1M", "--no-compress")
     assert result.exit_code == 0, result.output
     assert f"Restore point {point.point} of {NAME!r} is complete: increment" in result.stdout
-    assert result.stderr == "It's odd: {really}.\n    and so on\n"
+    waited, _, noted = result.stderr.partition("\n")
+    assert waited == "Job 1 waits: the array is not started."
+    assert noted == "It's odd: {really}.\n    and so on\n"
     asked = next(call for call in daemon.services.asked if call[0] == "submit")
     options = {"full": True, "limit": 1 << 20, "compress": False}
     assert asked == ("submit", JobKind.BACKUP, NAME, options)

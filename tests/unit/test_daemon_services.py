@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,20 @@ def test_a_job_of_a_user(stage: DaemonStage) -> None:
     eventually(lambda: stage.services.job(taken.id).state is JobState.CANCELLED)
     assert stage.services.job_log(taken.id, 0, 10).complete
     assert stage.services.events(vm=None, job=taken.id, limit=5)
+
+
+def test_jobs_of_a_vm_from_before_it_was_renamed(stage: DaemonStage) -> None:
+    stage.start()
+    services = stage.services
+    taken = services.submit(JobKind.BACKUP, "house", {})
+    services.cancel(taken.id)
+    eventually(lambda: services.job(taken.id).state is JobState.CANCELLED)
+    (house,) = stage.libvirt.vms
+    stage.libvirt.vms = (replace(house, name="home"),)
+    stage.libvirt.wake()
+    eventually(lambda: "vm-renamed" in stage.told())
+    for name in ("home", "house", stage.uuid):
+        assert [j.id for j in services.jobs(vm=name, states=(), limit=5, before=None)] == [taken.id]
 
 
 def test_a_job_for_a_vm_that_only_has_backups_waits_for_nothing(stage: DaemonStage) -> None:

@@ -153,10 +153,12 @@ def _look(daemon: Daemon, job: int, observer: TerminalObserver) -> JobView:
 
 
 def _draw(job: JobView, step: str, observer: TerminalObserver) -> str:
-    now = job.step or (f"waits: {job.waits_for}" if job.waits_for else str(job.state))
-    now = f"job {job.id}: {now}"
+    waits = "" if job.step else job.waits_for
+    now = f"job {job.id}: {job.step or waits or job.state}"
     if now != step:
-        observer.step(now)
+        if waits:  # on a line of its own: it may last, and somebody may see to it
+            observer.note(f"Job {job.id} waits: {waits}.")
+        observer.step(f"job {job.id} waits" if waits else now)
     if job.total_bytes:
         observer.progress(job.done_bytes, job.total_bytes)
     return now

@@ -45,6 +45,11 @@ class Lookups:
         stored = self._stored_only(vm)
         return stored.uuid, stored.names[-1]
 
+    def uuid_or(self, vm: str) -> str:
+        """Return the UUID of a VM that libvirt has, whatever it was called; else what was given."""
+        seen = self._seen(vm)
+        return vm if seen is None else seen.uuid
+
     def _seen(self, vm: str) -> VmRef | None:
         """Return a VM that libvirt has, or had when it answered last."""
         self._daemon.watch.wait_first(_PATIENCE)  # just after the start, when nothing is known

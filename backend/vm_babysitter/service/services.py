@@ -135,6 +135,7 @@ class DaemonServices:
         self, *, vm: str | None, states: Sequence[JobState], limit: int, before: int | None
     ) -> Sequence[JobView]:
         """See the protocol."""
+        vm = None if vm is None else self._find.uuid_or(vm)
         found = self._daemon.journal.jobs(vm=vm, states=states or None, limit=limit, before=before)
         return [JobView.of(self._now(job)) for job in found]
 
@@ -163,6 +164,7 @@ class DaemonServices:
 
     def events(self, *, vm: str | None, job: int | None, limit: int) -> Sequence[EventView]:
         """See the protocol."""
+        vm = None if vm is None else self._find.uuid_or(vm)
         found = self._daemon.journal.events(vm=vm, job=job, limit=limit)
         return [EventView.of(event) for event in found]
 
