@@ -14,6 +14,7 @@ from tests.support.fakes.feed import GONE
 from tests.support.fakes.store_place import GIB, MARKED, NOTHING, FakeStorePlace
 from tests.support.jobs import eventually
 from tests.support.settings import STORE
+from vm_babysitter.domain.diagnosis import Health
 from vm_babysitter.domain.errors import (
     Busy,
     HypervisorUnreachable,
@@ -103,6 +104,19 @@ def test_a_job_of_a_user(stage: DaemonStage) -> None:
     eventually(lambda: stage.services.job(taken.id).state is JobState.CANCELLED)
     assert stage.services.job_log(taken.id, 0, 10).complete
     assert stage.services.events(vm=None, job=taken.id, limit=5)
+
+
+def test_what_somebody_has_seen_of_a_vm_is_in_the_status_too(stage: DaemonStage) -> None:
+    stage.back_up()
+    stage.start()
+    services, diagnoses = stage.services, stage.daemon.diagnoses
+    assert diagnoses.wait_idle(10)
+    assert services.status().vms[0].health is Health.GOOD
+    for image in stage.path.rglob("*.qcow2"):
+        image.unlink()
+    assert services.status().vms[0].health is Health.GOOD  # nobody has looked
+    assert services.health_of("house").health is Health.LOST
+    eventually(lambda: services.status().vms[0].health is Health.LOST)
 
 
 def test_jobs_of_a_vm_from_before_it_was_renamed(stage: DaemonStage) -> None:

@@ -32,7 +32,7 @@ def diagnosis(*findings: Finding, health: Health = Health.GOOD) -> Diagnosis:
     return Diagnosis(Facts("house", "u1"), health, findings, ())
 
 
-NONE = diagnosis(health=Health.NONE)
+NONE, LOST = diagnosis(health=Health.NONE), diagnosis(health=Health.LOST)
 
 
 def sentence(*situations: Situation, general: tuple[Todo, ...] = ()) -> str:
@@ -61,6 +61,7 @@ def test_not_set_up() -> None:
          "All is well; 1 of 2 VMs had no backup yet."),
         ((WELL, replace(WELL, diagnosis=NONE, newest_taken=None)),  # the folder was emptied
          "All is well; 1 of 2 VMs had no backup yet."),
+        ((replace(WELL, diagnosis=LOST, newest_taken=None),), "house needs your attention."),
         ((WELL, replace(WELL, last=FAILED)), "1 of 2 VMs need your attention."),
         ((replace(WELL, last=FAILED),), "house needs your attention."),
     ],

@@ -96,6 +96,9 @@ def _todo(situation: Situation, now: datetime) -> Iterator[Todo]:
     for finding in findings:
         if finding.weight is Weight.PERSON:
             yield Todo(f"{name}: {finding.what.rstrip('.')}.", finding.way_out, name, uuid)
+    if situation.diagnosis is not None and situation.diagnosis.health is Health.LOST:
+        what = f"No restore point of {name} can be restored as a whole."
+        yield Todo(what, "Back it up: that begins a new series.", name, uuid)
     failed = last is not None and last.state is JobState.FAILED and not situation.tries_again
     if last is not None and failed:
         yield Todo(f"The last backup of {name} failed: {last.summary}", last.hint, name, uuid)
@@ -134,9 +137,8 @@ def _sentence(mine: Sequence[Situation], troubled: int, general: int, now: datet
 
 
 def _has_no_backup(situation: Situation) -> bool:
-    """Whether the backup folder has none; of one not looked at, whether none was ever made."""
+    """Whether none was ever made, or the backup folder has none any more."""
     if situation.newest_taken is not None:
         return False
-    if situation.diagnosis is None:
-        return situation.succeeded is None
-    return situation.diagnosis.health is Health.NONE
+    found = situation.diagnosis
+    return situation.succeeded is None or (found is not None and found.health is Health.NONE)

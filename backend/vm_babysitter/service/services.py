@@ -82,7 +82,12 @@ class DaemonServices:
     def health_of(self, vm: str) -> HealthView:
         """See the protocol."""
         with self._find.diagnoser() as diagnoser:
-            return HealthView.of(diagnoser.diagnose(vm).diagnosis)
+            found = diagnoser.diagnose(vm).diagnosis
+        uuid, diagnoses = found.facts.uuid, self._daemon.diagnoses
+        known = diagnoses.of(uuid)
+        if known is None or known.found.health is not found.health:
+            diagnoses.look(uuid)  # else the status would go on saying something else
+        return HealthView.of(found)
 
     def plan(self, vm: str, *, full: bool, track_snapshots: bool) -> PlanView:
         """See the protocol."""
