@@ -1,12 +1,14 @@
 """Old backups and what only a person can do: told once, then weekly, and when it is over."""
 
+from dataclasses import replace
 from datetime import timedelta
 
-from tests.support.jobs import NOW
+from tests.support.jobs import NOW, job
 from vm_babysitter.domain.concern import Concern, needs_you, stale
 from vm_babysitter.domain.event import Event, Severity
 from vm_babysitter.domain.findings import Code, Finding, Weight
-from vm_babysitter.service.concerns import late
+from vm_babysitter.domain.job import Job, JobKind, JobState
+from vm_babysitter.service.concerns import first_missed, late
 
 DAY = timedelta(days=1)
 PERSON = Finding(Code.NO_BACKUP, Weight.PERSON, "its disk is gone", way_out="Put it back.")
@@ -33,6 +35,17 @@ def test_a_vm_without_any_counts_from_the_start_and_zero_days_mean_never() -> No
     (told,) = stale(about(4, good=False), [], 3)
     assert "There is none." in told.text
     assert stale(about(400), [], 0) == []
+
+
+def test_a_vm_without_any_counts_from_its_first_failure_whenever_the_server_starts() -> None:
+    def at(days: int, state: JobState = JobState.FAILED, kind: JobKind = JobKind.BACKUP) -> Job:
+        return replace(job(kind=kind, state=state), created=NOW + days * DAY)
+
+    started = NOW + 5 * DAY
+    assert first_missed([], started) == started
+    assert first_missed([at(6)], started) == started
+    assert first_missed([at(6), at(4), at(2), at(0, kind=JobKind.VERIFY)], started) == NOW + 2 * DAY
+    assert first_missed([at(4), at(3, JobState.DONE), at(0)], started) == NOW + 4 * DAY
 
 
 def test_what_only_a_person_can_do() -> None:

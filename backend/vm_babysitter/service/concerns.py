@@ -9,6 +9,7 @@ from vm_babysitter.config.settings import Settings
 from vm_babysitter.domain.concern import KINDS, Concern, needs_you, stale
 from vm_babysitter.domain.diagnosis import Health
 from vm_babysitter.domain.event import Event, Severity
+from vm_babysitter.domain.job import Job, JobKind, JobState
 from vm_babysitter.ports import Journal
 from vm_babysitter.service.diagnoses import Known
 from vm_babysitter.service.status import current_as_of, taken
@@ -27,7 +28,8 @@ def concerns(
 ) -> list[Event]:
     """Return what is to be told of VMs that are backed up by schedule, and was not told yet.
 
-    ``since`` is when somebody began to watch: a VM without any backup counts from then.
+    ``since`` is when somebody began to watch: a VM without any backup counts from then, or from
+    the first that failed.
     """
     refs, wanted = list(vms), set[str]()
     for schedule in settings.schedules:
@@ -41,10 +43,26 @@ def concerns(
             continue
         good = max(filter(None, (taken(seen.found), current_as_of(seen.found))), default=None)
         mine = [event for event in told if event.vm_uuid == vm.uuid]
-        about = Concern(vm.uuid, vm.name, good, since, now)
+        counted = since if good else first_missed(journal.jobs(vm=vm.uuid, limit=_MANY), since)
+        about = Concern(vm.uuid, vm.name, good, counted, now)
         found += stale(about, mine, settings.notify.stale_days)
         found += needs_you(about, mine, seen.found.findings)
     return found
+
+
+def first_missed(jobs: Iterable[Job], since: datetime) -> datetime:
+    """Return when a VM without backups had its first that failed; else ``since``.
+
+    Args:
+        jobs: those of the VM, the newest first.
+        since: when somebody began to watch.
+    """
+    for job in jobs:
+        if job.request.kind is JobKind.BACKUP:
+            if job.state is JobState.DONE:
+                break  # its point was there once
+            since = min(since, job.created)
+    return since
 
 
 def late(name: str, due_at: datetime, vms: int, now: datetime) -> Event | None:
