@@ -387,6 +387,9 @@ def test_the_users_own_folder_for_the_state(up: UnraidHost) -> None:
     up.rc("stop")
     (up.config / "vm-babysitter.cfg").write_text('STATE="own"\n')
     assert "has to be the whole path of a folder, it is own." in up.rc("start").said
+    (up.config / "vm-babysitter.cfg").write_text('STATE=<b>=;#"x\n')
+    assert 'it is <b>=;#"x.' in up.rc("start").said
+    assert "it is (b):,_'x." in up.said("notify")[-1]
 
 
 def test_the_journal_stays_where_it_is_when_a_pool_is_added(up: UnraidHost) -> None:

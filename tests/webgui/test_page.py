@@ -175,10 +175,10 @@ def test_a_refusal_stays_until_the_button_is_pressed_again(
     daemon.api.configure(store={"path": ""})
     button = f"{row(stage.vms[1])} button"
     tab.click(button)
-    tab.sees(row(stage.vms[1]), "no backup folder is set up")
+    tab.sees(row(stage.vms[1]), "No backup folder is set up")
     asks_again(tab)
     asks_again(tab)
-    tab.sees(row(stage.vms[1]), "no backup folder is set up")
+    tab.sees(row(stage.vms[1]), "No backup folder is set up")
     daemon.api.configure(store={"path": str(daemon.pool / "backups")})
     tab.click(button)
     tab.sees(f"{row(stage.vms[1])} .vmb-result", "today")

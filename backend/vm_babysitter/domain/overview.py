@@ -71,7 +71,7 @@ def overview(
 ) -> Overview:
     """Sum up how things are; ``general`` is what is to do that is about no VM."""
     if not set_up:
-        first = Todo(NOT_SET_UP, "Name the folder on the Settings page.")
+        first = Todo(NOT_SET_UP, "Name it under Settings, VM Babysitter.")
         return Overview(False, NOT_SET_UP, (first, *general))
     mine = [situation for situation in situations if not situation.left_out]
     found = [(s, tuple(_todo(s, now))) for s in mine]

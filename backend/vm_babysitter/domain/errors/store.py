@@ -25,7 +25,8 @@ class StoreNotSetUp(BabysitterError):
     code: ClassVar[str] = "store-not-set-up"
     template: ClassVar[str] = "No backup folder is set up."
     hint_template: ClassVar[str] = (
-        "Name one on the Settings page, or by `vm-babysitter settings set store.path FOLDER`."
+        "Name one under Settings, VM Babysitter, or by "
+        "`vm-babysitter settings set store.path FOLDER`."
     )
 
 
