@@ -1,6 +1,7 @@
 """The rc script and the event hooks: real bash, the real daemon, on a server that is a folder."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ printf 'ok\\tpython\\tGood.\\n'
 """Its check lasts until the test says so."""
 _SILENT = f"""#!/bin/bash
 [[ "$*" == *self-check* ]] && {{ printf 'ok\\tpython\\tGood.\\n'; exit 0; }}
-exec {sys.executable} -c '
+exec {shlex.quote(sys.executable)} -c '
 import socket, sys, time
 from pathlib import Path
 path = Path(sys.argv[2])
