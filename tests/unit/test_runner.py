@@ -451,6 +451,36 @@ def test_what_ran_when_it_was_stopped_is_done_after_the_next_start_and_nothing_i
     bench.runner.stop()
 
 
+def test_a_job_that_begins_while_it_is_stopped_is_waited_for() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow(Listener):
+        def job(self, job: Job) -> None:
+            if job.state is JobState.RUNNING:
+                begun.set()
+                go.wait(20)
+
+    class SlowLogs:
+        @contextmanager
+        def of(self, job_id: int) -> Iterator[None]:
+            time.sleep(0.2)
+            yield
+
+    works = {JobKind.BACKUP: Works()}
+    runner = Runner(MemoryJournal(), FakeClock(NOW), works, [], Limits(1, 1), Slow())
+    runner.logs = SlowLogs()
+    runner.start()
+    runner.submit(request("a"))
+    assert begun.wait(20)
+    left: list[list[Job]] = []
+    stopping = threading.Thread(target=lambda: left.append(runner.stop(20)))
+    stopping.start()
+    time.sleep(0.05)  # it has told all that run
+    go.set()
+    stopping.join()
+    assert left == [[]]
+
+
 def test_a_job_that_does_not_end_does_not_keep_the_service_from_stopping() -> None:
     bench = Bench()
     bench.runner.start()

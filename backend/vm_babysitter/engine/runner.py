@@ -140,9 +140,12 @@ class Runner:
         for one in active:
             one.stop()
         self.wake()
-        threads = [one.thread for one in active if one.thread is not None]
-        for thread in [*threads, self._thread]:
-            if thread.ident is not None:
+        if self._thread.ident is not None:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+        with self._lock:  # one that had just begun has a thread only now
+            threads = [one.thread for one in self._active.values()]
+        for thread in threads:
+            if thread is not None and thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
         left = self._queue.running()
         for job in left:
