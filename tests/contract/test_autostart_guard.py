@@ -384,7 +384,7 @@ def test_names_are_data(host: AutostartHost) -> None:
     host.write_list(*((uuid, 0, name) for uuid, name in names.items()))
     host.run()
     assert host.started() == [A, B, C]
-    told = ", ".join(names.values()).translate(str.maketrans('"\\', "'/"))
+    told = ", ".join(names.values()).translate(str.maketrans('"\\;', "'/,"))
     assert f"Started: {told}." in host.told()[0].text
     assert not (host.root / "x").exists()
 
@@ -449,7 +449,7 @@ def test_vms_are_not_to_be_started(three: AutostartHost, line: str) -> None:
     assert three.calls() == []
     [told] = three.told()
     assert (told.severity, told.subject) == ("warning", "VMs were not started")
-    assert "DISABLE='yes'" in told.text
+    assert "DISABLE:'yes'" in told.text
 
 
 @pytest.mark.parametrize("line", ['DISABLE="no"\n', '#DISABLE="yes"\n', 'XDISABLE="yes"\n', ""])
@@ -591,6 +591,13 @@ def test_the_hook_is_called_twice(three: AutostartHost) -> None:
     all_started(three)
 
 
+def open_files(pid: int) -> Iterator[str]:
+    """What a process has open, some of it for a moment only."""
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            yield str(each.readlink())
+
+
 def test_a_guard_keeps_no_file_of_its_caller_open(three: AutostartHost, tmp_path: Path) -> None:
     with (tmp_path / "caller's").open("w") as file:
         os.set_inheritable(file.fileno(), True)
@@ -598,7 +605,7 @@ def test_a_guard_keeps_no_file_of_its_caller_open(three: AutostartHost, tmp_path
             [GUARD], env=three.environment(), close_fds=False, start_new_session=True
         )
         eventually((three.runtime / "autostart/guard.pid").exists)
-        held = [str(fd.readlink()) for fd in Path(f"/proc/{guard.pid}/fd").iterdir()]
+        held = list(open_files(guard.pid))
         folder = Path(f"/proc/{guard.pid}/cwd").readlink()
         assert guard.wait(60) == 0
     assert not [path for path in held if "caller's" in path]
