@@ -11,16 +11,19 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
 
 from tests.support.fakes.services import NAME, FakeServices
 from tests.support.served import QUICK, connect, eventually, read_all, served, short_folder
 from vm_babysitter.api.app import create_app
-from vm_babysitter.api.connections import Bounds
+from vm_babysitter.api.connections import Bounds, PeerServer
 from vm_babysitter.api.server import ApiServer
 from vm_babysitter.domain.errors import Busy, InvalidInput
 from vm_babysitter.lib.unixhttp import Response, Unreachable, request, request_json
@@ -291,13 +294,54 @@ def test_requests_that_come_at_once_are_answered_in_turn(path: Path) -> None:
         assert read_all(client).count(b"HTTP/1.1 200 OK") == 201
 
 
-def test_a_connection_on_which_nothing_came_is_not_closed(server: ApiServer, path: Path) -> None:
-    with connect(path) as client:
-        eventually(lambda: server._server.active_channels)
-        (channel,) = server._server.active_channels.values()
-        channel.handle_read()  # as where it has the number of one that was just closed
-        client.sendall(GET.replace(b"Host: x", b"Connection: close"))
-        assert b"200 OK" in read_all(client)
+class Closer(wasyncore.dispatcher):  # type: ignore[misc]
+    """Closes a channel in the middle of a round of the loop, as a thread may that answers."""
+
+    def __init__(self, sock: socket.socket, map_: dict[int, object]) -> None:
+        super().__init__(sock, map_)
+        self.connected = True
+        self.channel: Any = None
+
+    def writable(self) -> bool:
+        return False
+
+    def handle_read(self) -> None:
+        self.recv(1)
+        self.channel.handle_close()
+
+
+def test_a_connection_with_the_number_of_one_that_was_just_closed_is_kept(path: Path) -> None:
+    round_of_events: dict[int, Any] = {}
+    listening = socket.socket(socket.AF_UNIX)
+    ours, other = socket.socketpair()
+    closer = Closer(ours, round_of_events)  # the first that is looked at
+    path.parent.mkdir(exist_ok=True)
+    listening.bind(str(path))
+    server = PeerServer(
+        lambda *_: [],
+        map=round_of_events,
+        _sock=listening,
+        adj=Adjustments(unix_socket=str(path)),
+        users={os.getuid()},
+        request_seconds=9.0,
+        bind_socket=False,
+    )
+    with closing(listening), closing(other), closing(closer), connect(path) as first:
+        for _ in range(5):
+            wasyncore.poll2(0.1, round_of_events)
+        (closer.channel,) = server.active_channels.values()
+        number = closer.channel.socket.fileno()
+        first.close()
+        other.send(b"x")
+        with connect(path):
+            for _ in range(5):
+                wasyncore.poll2(0.1, round_of_events)
+            (second,) = server.active_channels.values()
+            assert second.socket.fileno() == number
+            assert second.connected
+            second.handle_close()
+    server.task_dispatcher.shutdown()
+    server.trigger.close()
 
 
 @pytest.mark.usefixtures("server")

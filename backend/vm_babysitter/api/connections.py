@@ -66,20 +66,6 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     error_task_class = ProblemTask
     begun = 0.0
 
-    def handle_read(self) -> None:
-        """Read what came, which may be nothing.
-
-        The number of a connection that was closed in this round of the loop may be ours by now, and
-        what was readable was that one; waitress would close ours, as one that fails.
-        """
-        try:
-            self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError:
-            pass  # which is waitress's to see
-        super().handle_read()
-
     def received(self, data: bytes) -> bool:
         """Take in what came."""
         before = self.request
@@ -105,7 +91,25 @@ class PeerServer(UnixWSGIServer):  # type: ignore[misc]
     ) -> None:
         self._users = users
         self._request_seconds = request_seconds
+        self._knocked = False
         super().__init__(*args, **more)
+
+    def handle_accept(self) -> None:
+        """Note that somebody wants to connect.
+
+        Accepted at once, a connection may get the number of one that a thread has closed in this
+        round of the loop, and then what was seen of that one, such as that its client hung up.
+        """
+        self._knocked = True
+
+    def readable(self) -> bool:
+        """Accept who wants to connect, before the loop looks what is to be done."""
+        is_open = bool(super().readable())
+        if self._knocked and is_open:
+            self._knocked = False
+            super().handle_accept()
+            self.trigger.pull_trigger()  # this round does not look at the new one yet
+        return is_open
 
     def accept(self) -> tuple[socket.socket, Any] | None:
         """Accept a connection; None if there is none, or it is refused."""
